@@ -1,0 +1,63 @@
+"""`Views`: pictures with the cameras that took them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from latent3d.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed images of one scene, or of a batch of scenes.
+
+    Attributes:
+        images: sRGB in [0, 1], shape (..., 3, H, W).
+        cameras: batch shape (...), image size (H, W).
+        depths: z-depth in scene units, shape (..., 1, H, W); 0 where unknown. None when there is none.
+        normals: unit normals in world axes, shape (..., 3, H, W), or None.
+    """
+
+    images: Tensor
+    cameras: Cameras
+    depths: Tensor | None = None
+    normals: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Leading (batch) shape."""
+        return self.images.shape[:-3]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def _map(self, function) -> Views:
+        optional = {
+            name: None if value is None else function(value)
+            for name, value in (("depths", self.depths), ("normals", self.normals))
+        }
+        cameras = replace(self.cameras, w2c=function(self.cameras.w2c), k=function(self.cameras.k))
+        return Views(images=function(self.images), cameras=cameras, **optional)
+
+    def __getitem__(self, index) -> Views:
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, *args, **kwargs) -> Views:
+        """Move or cast all tensors, as ``Tensor.to``."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    @staticmethod
+    def stack(parts: list[Views]) -> Views:
+        """Batch of scenes from scenes with equal numbers of views and sizes; optional channels only where all have them."""
+        def gather(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if any(value is None for value in values) else torch.stack(values)
+
+        first = parts[0].cameras
+        cameras = replace(
+            first, w2c=torch.stack([p.cameras.w2c for p in parts]), k=torch.stack([p.cameras.k for p in parts])
+        )
+        return Views(torch.stack([p.images for p in parts]), cameras, gather("depths"), gather("normals"))

@@ -1,0 +1,130 @@
+"""Attention and transformer blocks on PyTorch's own scaled dot product.
+
+Letters: b = batch, n = tokens, d = width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latent3d.nn.layers import RMSNorm, zero_init
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with normalised queries and keys (Henry et al. 2020; RMS as in SD3).
+
+    Args:
+        dim: token width, a multiple of ``heads``.
+        heads: number of heads.
+
+    Raises:
+        ValueError: if ``dim`` is no multiple of ``heads``.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the width {dim} must be a multiple of the number of heads {heads}")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q = RMSNorm(dim // heads)
+        self.norm_k = RMSNorm(dim // heads)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Tokens (b, n, dim) to tokens; every token sees every other of its batch entry."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k = self.norm_q(q), self.norm_k(k)
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(rearrange(mixed, "b heads n c -> b n (heads c)"))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from tokens to a context of another width, with normalised queries and keys.
+
+    Args:
+        dim: token width, a multiple of ``heads``.
+        context_dim: context width.
+        heads: number of heads.
+
+    Raises:
+        ValueError: if ``dim`` is no multiple of ``heads``.
+    """
+
+    def __init__(self, dim: int, context_dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the width {dim} must be a multiple of the number of heads {heads}")
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(context_dim, 2 * dim)
+        self.norm_q = RMSNorm(dim // heads)
+        self.norm_k = RMSNorm(dim // heads)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l e"]) -> Float[Tensor, "b n d"]:
+        """Tokens (b, n, dim) and context (b, l, context_dim) to tokens (b, n, dim)."""
+        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1)))
+        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k = self.norm_k(k)
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(rearrange(mixed, "b heads n c -> b n (heads c)"))
+
+
+class AdaLN(nn.Module):
+    """Scale, shift and gate of several residual branches from one condition (DiT, Peebles and Xie 2023, adaLN-Zero).
+
+    Args:
+        cond_dim: width of the condition.
+        dim: token width.
+        branches: number of residual branches; each takes (shift, scale, gate).
+    """
+
+    def __init__(self, cond_dim: int, dim: int, branches: int = 2) -> None:
+        super().__init__()
+        self.branches = branches
+        self.linear = zero_init(nn.Linear(cond_dim, 3 * branches * dim))
+
+    def forward(self, cond: Float[Tensor, "*batch e"]) -> tuple[Tensor, ...]:
+        """Condition (..., cond_dim) -> 3 * branches tensors (..., dim) in the order shift, scale, gate per branch."""
+        return self.linear(F.silu(cond)).chunk(3 * self.branches, dim=-1)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU between.
+
+    Args:
+        dim: input and output width.
+        hidden: width between.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class GatedFeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): W3 (silu(W1 x) * W2 x).
+
+    Args:
+        dim: input and output width.
+        hidden: width between.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(dim, 2 * hidden)
+        self.out = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Tokens (..., dim) to tokens."""
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift; all tensors broadcast."""
+    return torch.addcmul(shift.to(x.dtype), x, 1 + scale.to(x.dtype))

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent3d.geometry.precision import full_precision
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -46,6 +48,7 @@ class Cameras:
         return invert_rigid(self.w2c)
 
     @property
+    @full_precision
     def centers(self) -> Tensor:
         """Camera centres in world coordinates (..., 3)."""
         return -(self.w2c[..., :3, :3].mT @ self.w2c[..., :3, 3:]).squeeze(-1)
@@ -76,16 +79,18 @@ class Cameras:
         shift[..., 0, 2], shift[..., 1, 2] = left, top
         return replace(self, k=self.k - shift, height=height, width=width)
 
+    @full_precision
     def relative_to(self, origin: Tensor) -> Cameras:
-        """Cameras in the frame of another camera with pose ``origin`` = its c2w (..., 4, 4): world' = origin^-1 world."""
+        """Cameras in the frame of another camera with pose ``origin`` = its c2w (..., 4, 4): new = origin^-1 old."""
         return replace(self, w2c=self.w2c @ origin)
 
     def scaled(self, factor: float | Tensor) -> Cameras:
-        """World scaled by ``factor`` about its origin: translations multiply, rotations stay. factor: (...) or float."""
+        """World scaled by ``factor`` about its origin: translations multiply, rotations stay. factor: (...)."""
         w2c = self.w2c.clone()
         w2c[..., :3, 3] = w2c[..., :3, 3] * torch.as_tensor(factor, dtype=w2c.dtype, device=w2c.device)[..., None]
         return replace(self, w2c=w2c)
 
+    @full_precision
     def project(self, points: Float[Tensor, "*batch n 3"]) -> tuple[Tensor, Tensor]:
         """World points (..., N, 3) -> pixel positions (..., N, 2) and z-depths (..., N)."""
         local = points @ self.w2c[..., :3, :3].mT + self.w2c[..., None, :3, 3]
@@ -103,6 +108,7 @@ class Cameras:
         return replace(first, w2c=torch.cat([p.w2c for p in parts], dim), k=torch.cat([p.k for p in parts], dim))
 
 
+@full_precision
 def invert_rigid(matrix: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Inverse of rigid transforms, exact up to rounding: (R, t)^-1 = (R^T, -R^T t)."""
     rotation = matrix[..., :3, :3].mT

@@ -62,6 +62,11 @@ class Cameras:
         return self.w2c.shape[0]
 
     def __getitem__(self, index) -> Cameras:
+        """Index the batch shape as a tensor of that shape, ``...`` and None included."""
+        if isinstance(index, tuple) and any(item is Ellipsis for item in index):
+            index = (*index, slice(None), slice(None))
+        elif index is Ellipsis:
+            return self
         return replace(self, w2c=self.w2c[index], k=self.k[index])
 
     def to(self, *args, **kwargs) -> Cameras:

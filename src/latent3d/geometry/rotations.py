@@ -133,3 +133,19 @@ def look_at(
     top = torch.stack([right, down, forward, eye], -1)
     bottom = eye.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*eye.shape[:-1], 1, 4)
     return torch.cat([top, bottom], -2)
+
+
+def rotation_vector(quaternions: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
+    """Axis times angle in radians of unit quaternions, the shorter way round: the logarithm, times two. (..., 3)."""
+    quaternions = torch.where(quaternions[..., :1] < 0, -quaternions, quaternions)
+    sine = quaternions[..., 1:].norm(dim=-1, keepdim=True)
+    small = sine < SMALL_SINE
+    safe = torch.where(small, torch.ones_like(sine), sine)
+    return quaternions[..., 1:] * torch.where(small, 2.0, 2 * torch.atan2(sine, quaternions[..., :1]) / safe)
+
+
+def from_rotation_vector(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions of axis times angle in radians, the inverse of `rotation_vector`."""
+    half = vectors.norm(dim=-1, keepdim=True) / 2
+    # torch's sinc is sin(pi x) / (pi x): finite at zero, where dividing by the angle is not.
+    return torch.cat([half.cos(), 0.5 * torch.sinc(half / torch.pi) * vectors], -1)

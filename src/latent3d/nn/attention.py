@@ -14,6 +14,21 @@ from torch import Tensor, nn
 from latent3d.nn.layers import RMSNorm, zero_init
 
 
+def attend(
+    q: Float[Tensor, "b heads n c"], k: Float[Tensor, "b heads l c"], v: Float[Tensor, "b heads l c"]
+) -> Float[Tensor, "b heads n c"]:
+    """softmax(q k^T / sqrt(c)) v.
+
+    PyTorch's fused kernel everywhere, except in half precision on a CPU: there its kernel makes no use of bfloat16
+    dot products, and two plain matrix products are 2 to 5 times faster as long as the weights fit into the cache.
+    """
+    half_on_cpu = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
+    if half_on_cpu and q.shape[-2] * k.shape[-2] <= 2**21:
+        weights = torch.matmul(q * q.shape[-1] ** -0.5, k.mT).softmax(-1)
+        return torch.matmul(weights.to(v.dtype), v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with normalised queries and keys (Henry et al. 2020; RMS as in SD3).
 
@@ -39,7 +54,7 @@ class SelfAttention(nn.Module):
         """Tokens (b, n, dim) to tokens; every token sees every other of its batch entry."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         q, k = self.norm_q(q), self.norm_k(k)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.out(rearrange(mixed, "b heads n c -> b n (heads c)"))
 
 
@@ -71,7 +86,7 @@ class CrossAttention(nn.Module):
         q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1)))
         k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         k = self.norm_k(k)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.out(rearrange(mixed, "b heads n c -> b n (heads c)"))
 
 

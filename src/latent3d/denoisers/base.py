@@ -1,0 +1,77 @@
+"""What every denoiser promises, whatever is inside.
+
+Letters: B = batch, M = views or frames, C = latent channels, F = feature channels, h, w = latent size, H, W = image
+size (8 h, 8 w), L, D = length and width of a context.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network that reads the noisy frames of one scene together and gives features per latent pixel.
+
+    Attributes:
+        feature_channels: F, width of the returned features.
+        latent_channels: C.
+    """
+
+    feature_channels: int
+    latent_channels: int
+
+    def __call__(
+        self,
+        noisy: Float[Tensor, "B M C h w"],
+        reference: Float[Tensor, "B M C h w"],
+        c_noise: Float[Tensor, "B M"],
+        plucker: Float[Tensor, "B M 6 H W"] | None,
+        context: Float[Tensor, "B L D"] | None = None,
+    ) -> Float[Tensor, "B M F h w"]:
+        """Features of all frames.
+
+        Args:
+            noisy: frames scaled by c_in(sigma); reference frames hold their clean latents.
+            reference: clean latents of reference frames, unscaled; exactly zero for target frames.
+            c_noise: 0.25 ln sigma of each frame.
+            plucker: ray maps concat(o x d, d) at image resolution; None for the image-to-video prior without poses.
+            context: extra tokens (an image or text embedding), or None.
+        """
+        ...
+
+    def velocity(self, features: Float[Tensor, "B M F h w"]) -> Float[Tensor, "B M C h w"]:
+        """v-prediction of the network's own output layer: for the prior stage and the twin without 3D."""
+        ...
+
+
+def reference_mask(reference: Float[Tensor, "B M C h w"]) -> Float[Tensor, "B M 1 1 1"]:
+    """1 for reference frames, 0 for targets: a frame's role is whether its reference latent is present (GGS 3.1)."""
+    return (reference != 0).any(dim=(-3, -2, -1), keepdim=True).to(reference.dtype)
+
+
+def check_inputs(
+    noisy: Tensor, reference: Tensor, c_noise: Tensor, plucker: Tensor | None, latent_channels: int, downscale: int
+) -> None:
+    """Say what does not fit before a convolution fails in the depths.
+
+    Raises:
+        ValueError: for shapes that disagree with each other or with the network.
+    """
+    if noisy.ndim != 5 or noisy.shape[2] != latent_channels:
+        raise ValueError(
+            f"noisy latents must have shape (batch, views, {latent_channels}, h, w), got {tuple(noisy.shape)}"
+        )
+    batch, views, _, height, width = noisy.shape
+    if reference.shape != noisy.shape:
+        raise ValueError(
+            f"reference latents {tuple(reference.shape)} must have the shape of the noisy ones {tuple(noisy.shape)}"
+        )
+    if c_noise.shape != (batch, views):
+        raise ValueError(f"give one noise level per frame, shape {(batch, views)}, got {tuple(c_noise.shape)}")
+    expected = (batch, views, 6, downscale * height, downscale * width)
+    if plucker is not None and plucker.shape != expected:
+        raise ValueError(f"Plücker maps must have shape {expected}, got {tuple(plucker.shape)}")

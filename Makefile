@@ -1,0 +1,56 @@
+# From a fresh clone: `make demo` turns one photo into a 3D scene, `make test` runs all tests, `make lint` checks style and types.
+# Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+IMAGE ?= examples/room.jpg
+OUT ?= out/demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: demo install test lint format clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(BIN)/latent3d scene $(IMAGE) --out $(OUT) --overwrite
+	@echo
+	@echo "The results are in $(OUT):"
+	@echo "  $(OUT)/viewer.html      open it in a browser (works offline)"
+	@echo "  $(OUT)/flythrough.mp4   a film of the scene"
+	@echo "  $(OUT)/scene.ply        the Gaussian splats, for any 3DGS viewer"
+	@echo "  $(OUT)/views $(OUT)/depth $(OUT)/cameras.json $(OUT)/card.json"
+
+install: $(VENV)/.installed
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "latent3d needs Python 3.11 or newer: run 'make PYTHON=/path/to/python3.11'"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch comes first and alone: a CPU-only build that the machine's own pip settings offer is then preferred to the CUDA one.
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

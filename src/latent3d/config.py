@@ -30,7 +30,8 @@ class Config:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError: for an unknown key (with the nearest known name), a missing key or a foreign ``type``.
+            ValueError: for an unknown key (with the nearest known name), a missing key, a foreign ``type`` or a value
+                of the wrong type.
         """
         values = dict(values)
         tag = values.pop("type", cls.__name__)
@@ -44,13 +45,24 @@ class Config:
             hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(names)}"
             raise ValueError(f"{cls.__name__} has no key '{unknown[0]}'{hint}")
         try:
-            return cls(**{key: _revive(hints[key], value) for key, value in values.items()})
+            return cls(**{key: cls._revive_field(key, hints[key], value) for key, value in values.items()})
         except TypeError as error:
             raise ValueError(f"{cls.__name__}: {error}") from error
+
+    @classmethod
+    def _revive_field(cls, key: str, hint: Any, value: Any) -> Any:
+        try:
+            return _revive(hint, value)
+        except _WrongTypeError as error:
+            raise ValueError(f"{cls.__name__}.{key} {error}") from error
 
     def replace(self, **changes: Any) -> Self:
         """Copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+class _WrongTypeError(ValueError):
+    """A value that does not fit its annotation; `Config.from_dict` adds which field it was for."""
 
 
 def _plain(value: Any) -> Any:
@@ -77,10 +89,22 @@ def _revive(hint: Any, value: Any) -> Any:
             return by_name[tag].from_dict(value)
         others = [arg for arg in args if arg is not type(None)]
         return _revive(others[0], value) if len(others) == 1 else value
-    if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, dict):
+    if origin is typing.Literal and value not in args:
+        raise _WrongTypeError(f"must be one of {', '.join(map(repr, args))}, found {value!r}")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (bool, int, float, str) and type(value) is not hint:
+        raise _WrongTypeError(f"must be of type {hint.__name__}, found {value!r}")
+    if isinstance(hint, type) and issubclass(hint, Config):
+        if not isinstance(value, dict):
+            raise _WrongTypeError(f"must be the configuration of a {hint.__name__}, found {value!r}")
         return hint.from_dict(value)
-    if origin is tuple and isinstance(value, list | tuple):
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _WrongTypeError(f"must be a list, found {value!r}")
         inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        if len(inner) != len(value):
+            raise _WrongTypeError(f"must have {len(inner)} entries, found {len(value)}")
         return tuple(_revive(kind, item) for kind, item in zip(inner, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: _revive(args[1], item) for key, item in value.items()}

@@ -8,8 +8,8 @@ Layout of a weights folder::
     weights-00001-of-00003.safetensors ...   shards, and weights.index.json, which says which tensor lies where
 
 A tensor that alone is larger than a shard is cut along its first axis into pieces ``name#0``, ``name#1``, ...; the
-index lists them. Loading is strict and complete: whatever is missing, left over, of another shape, cut off or altered is an
-error that names file and remedy. There are no pickles.
+index lists them. Loading is strict and complete: whatever is missing, left over, of another shape, cut off or altered
+is an error that names file and remedy. There are no pickles.
 """
 
 from __future__ import annotations
@@ -118,9 +118,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str | Path
     ]:
         problems.append(f"other shapes: {_some(differ)}")
     if problems:
-        raise ValueError(
-            f"{source} does not fit this model ({'; '.join(problems)}); build it from their own config.json"
-        )
+        raise ValueError(f"{source} do not fit this model ({'; '.join(problems)}); build it from their config.json")
     module.load_state_dict(dict(state), strict=True)
 
 

@@ -1,0 +1,80 @@
+"""``latent3d train``: a preset, some settings, a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from latent3d.training.config import TrainConfig, apply_overrides
+from latent3d.training.engine import TrainResult, train
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one, else the CPU. Raises ValueError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device '{name}' cannot be used here; choose 'auto' or 'cpu'") from error
+    return device
+
+
+def find_preset(name: str) -> Callable[[], TrainConfig]:
+    """A training preset by name. Raises ValueError with the known names."""
+    from latent3d.presets import PRESETS
+
+    presets: Mapping[str, Callable[[], TrainConfig]] = PRESETS
+    if name not in presets:
+        raise ValueError(f"there is no preset '{name}'; choose one of {', '.join(sorted(presets))}")
+    return presets[name]
+
+
+def train_command(
+    preset: str,
+    out: Path | None = None,
+    *,
+    stage: str | None = None,
+    max_minutes: float | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    bank: tuple[str, ...] = (),
+    val_bank: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (),
+    threads: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> TrainResult:
+    """Train a preset; run it again with the same folder to go on.
+
+    Args:
+        preset: name of a training preset.
+        out: folder of the run, default ``runs/<preset>``.
+        stage: train only this stage.
+        max_minutes: save and stop after that time.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        seed: instead of the preset's.
+        bank, val_bank: folders of rendered clips instead of the preset's data.
+        overrides: ``path=value``, see `apply_overrides`.
+        threads: CPU threads of PyTorch.
+
+    Raises:
+        ValueError: unknown preset, stage, setting or device, with the known ones.
+    """
+    config = find_preset(preset)()
+    data = {"bank": tuple(bank)} if bank else {}
+    data |= {"val_bank": tuple(val_bank)} if val_bank else {}
+    config = config.replace(data=config.data.replace(**data))
+    if seed is not None:
+        config = config.replace(seed=seed)
+    config = apply_overrides(config, overrides)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder = Path("runs") / preset if out is None else out
+    return train(
+        config, folder, device=pick_device(device), max_minutes=max_minutes, stage=stage, resume=resume,
+        progress=progress,
+    )  # fmt: skip

@@ -1,0 +1,237 @@
+"""What a training run is: a system, its stages, its data and a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from latent3d.config import Config
+from latent3d.data.scenes import Stream, WorldStream
+from latent3d.data.shards import BankStream
+from latent3d.data.view_sampling import ViewSampling
+from latent3d.representations.views import Views
+
+
+@runtime_checkable
+class System(Protocol):
+    """What the engine asks of a model (an ``nn.Module`` as well).
+
+    A system may also have ``sample_sheet(batch, stage, generator) -> dict[str, Tensor]``: rows of pictures (N, 3, H, W)
+    in [0, 1] or depths (N, 1, H, W), drawn from time to time with the averaged weights.
+    """
+
+    def stages(self) -> tuple[str, ...]:
+        """Names of the training stages in their order."""
+
+    def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters a stage trains, named as in ``named_parameters()``; all others are frozen."""
+
+    def training_terms(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named scalars; those with a weight in the stage's ``loss_weights`` are summed, all are logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Config):
+    """One stage of training.
+
+    Attributes:
+        name: as in ``System.stages()``.
+        steps: optimiser steps. batch_size: scenes per forward pass; accumulate: passes per step.
+        schedule: of the learning rate after ``warmup_steps`` of linear rise: constant, cosine or linear down to
+            ``final_factor`` times the base rate at the last step.
+        clip_norm: largest gradient norm; 0 does not clip.
+        ema_decay: of the averaged weights, warmed up as min(ema_decay, (1 + t) / (10 + t)).
+        autocast: ``bf16`` or ``off``; the system keeps to float32 what needs it.
+        loss_weights: weight per term; terms without one are only logged.
+        sampling: which frames of a clip.
+        lr_multipliers: factor of the learning rate by prefix of the parameter name; the longest prefix counts.
+        start: what the stage's own parameters start from where an earlier stage trained them: its averaged (``ema``) or
+            last (``raw``) weights. Frozen parameters are always the averaged ones.
+        save_every, sheet_every, log_every, validate_every: intervals in steps; 0 is never (the end of a stage is
+            always saved).
+        save_minutes: a checkpoint at least that often.
+        validate_batches: batches averaged per validation.
+    """
+
+    name: str
+    steps: int
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    final_factor: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    autocast: Literal["bf16", "off"] = "off"
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    sampling: ViewSampling = field(default_factory=ViewSampling)
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
+    start: Literal["ema", "raw"] = "ema"
+    save_every: int = 1000
+    save_minutes: float = 20.0
+    sheet_every: int = 1000
+    log_every: int = 20
+    validate_every: int = 0
+    validate_batches: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:
+            raise ValueError(f"stage '{self.name}' needs steps, batch_size, accumulate and log_every of at least 1")
+        if self.schedule not in ("constant", "cosine", "linear"):
+            raise ValueError(f"schedule '{self.schedule}' is unknown; choose constant, cosine or linear")
+        if self.autocast not in ("bf16", "off") or self.start not in ("ema", "raw"):
+            raise ValueError(f"stage '{self.name}': autocast is 'bf16' or 'off', start is 'ema' or 'raw'")
+        if not any(self.loss_weights.values()):
+            raise ValueError(f"stage '{self.name}' has no loss_weights; name at least one term and its weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Where clips come from: banks on disk where ``bank`` names folders, else worlds rendered on the fly.
+
+    Attributes:
+        bank, val_bank: bank folders for training and for validation and sheets.
+        max_clips: use only that many clips of the training banks.
+        family, size, path_views, extra_views, workers: for worlds rendered on the fly, as in `WorldStream`; validation
+            without ``val_bank`` uses the family's ``val`` split.
+    """
+
+    bank: tuple[str, ...] = ()
+    val_bank: tuple[str, ...] = ()
+    max_clips: int | None = None
+    family: str = "mixed"
+    size: int = 128
+    path_views: int | None = None
+    extra_views: int | None = None
+    workers: int = 0
+
+    def stream(self, stage: StageConfig, seed: int, *, rank: int = 0, world_size: int = 1) -> Stream:
+        """Training batches of a stage as a function of (seed, rank, step)."""
+        ranks = {"rank": rank, "world_size": world_size}
+        if self.bank:
+            return BankStream(
+                self.bank, stage.batch_size, stage.sampling, seed, max_clips=self.max_clips, **ranks
+            )  # fmt: skip
+        return self._worlds("train", stage, seed, self.workers, **ranks)
+
+    def validation(self, stage: StageConfig) -> Stream:
+        """Fixed batches, the same for every run."""
+        if self.val_bank:
+            return BankStream(self.val_bank, stage.batch_size, stage.sampling, 0)
+        return self._worlds("val", stage, 0, 0)
+
+    def _worlds(self, split: str, stage: StageConfig, seed: int, workers: int, **ranks: int) -> WorldStream:
+        return WorldStream(
+            self.family, stage.batch_size, stage.sampling, seed, split=split, size=self.size,
+            path_views=self.path_views, extra_views=self.extra_views, workers=workers, **ranks,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """A training run.
+
+    Attributes:
+        system: configuration whose ``build()`` gives a `System`.
+        stages: in order; names among ``System.stages()``.
+        initial_weights: weights folders (or names of shipped weights) by module prefix (``""`` is the whole system),
+            loaded strictly before the first stage.
+        max_shard_bytes: largest file of a checkpoint. keep: checkpoints kept.
+    """
+
+    system: Config
+    stages: tuple[StageConfig, ...]
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    initial_weights: dict[str, str] = field(default_factory=dict)
+    max_shard_bytes: int = 15_000_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"a run needs stages of different names, found: {', '.join(names) or 'none'}")
+
+    def stage_index(self, name: str) -> int:
+        """Position of a stage. Raises ValueError with the known names."""
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise ValueError(f"there is no stage '{name}'; choose one of {', '.join(names)}")
+        return names.index(name)
+
+
+def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
+    """Change fields by ``path=value``: ``gs.steps=500``, ``gs.loss_weights.depth=2``, ``*.batch_size=4``, ``seed=3``.
+
+    The first part of a path is a stage (``*`` for all), ``system``, ``data`` or a field of the run; values are JSON or
+    plain text.
+
+    Raises:
+        ValueError: unknown path (with the nearest known name) or a value of another type than the field's.
+    """
+    for text in overrides:
+        path, found, raw = text.partition("=")
+        if not found:
+            raise ValueError(f"'{text}' is no setting; write name=value, for example {config.stages[0].name}.steps=500")
+        try:
+            value = json.loads(raw)
+        except json.JSONDecodeError:
+            value = raw
+        head, _, rest = path.strip().partition(".")
+        stages = [stage.name for stage in config.stages]
+        if head == "*" or head in stages:
+            changed = [_set(s, rest, value) if head in ("*", s.name) else s for s in config.stages]
+            config = config.replace(stages=tuple(changed))
+        elif head in ("system", "data") and rest:
+            config = config.replace(**{head: _set(getattr(config, head), rest, value)})
+        else:
+            simple = {f.name for f in dataclasses.fields(config)} - {"system", "stages", "data"}
+            if head not in simple:
+                near = difflib.get_close_matches(head, [*stages, *simple, "system", "data"], n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else f"; stages: {', '.join(stages)}"
+                raise ValueError(f"'{head}' in '{text}' is no stage or setting{hint}")
+            inner = _set_item(getattr(config, head), rest, value) if rest else _like(getattr(config, head), value, path)
+            config = config.replace(**{head: inner})
+    return config
+
+
+def _set(config: Config, path: str, value: Any) -> Config:
+    """Copy of a configuration with one (nested) field changed."""
+    name, _, rest = path.partition(".")
+    old = getattr(config, name, None)
+    if rest and isinstance(old, Config):
+        value = _set(old, rest, value).to_dict()
+    elif rest:
+        value = _set_item(old, rest, value)
+    elif hasattr(config, name):
+        value = _like(old, value, path)
+    return type(config).from_dict({**config.to_dict(), name: value})
+
+
+def _set_item(old: Any, key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(old, dict):
+        raise ValueError(f"'{key}' cannot be set: its parent is not a group of settings")
+    return {**old, key: value}
+
+
+def _like(old: Any, new: Any, path: str) -> Any:
+    """``new`` where its type suits the present value."""
+    if isinstance(old, tuple) and not isinstance(new, list):
+        new = [new]
+    kind = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list,), dict: (dict,)}
+    expected = kind.get(type(old))
+    if expected and (not isinstance(new, expected) or (isinstance(new, bool) and type(old) is not bool)):
+        raise ValueError(f"'{path}' takes a {type(old).__name__}, found {new!r}")
+    if isinstance(old, tuple):
+        return tuple(new)
+    return float(new) if type(old) is float else new

@@ -1,0 +1,277 @@
+"""One stage of training: the loop over steps, and what is saved of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latent3d.data.scenes import prefetch
+from latent3d.representations.views import Views
+from latent3d.training.checkpoints import save_checkpoint
+from latent3d.training.config import TrainConfig
+from latent3d.training.metrics import MetricsLog
+from latent3d.training.optim import (
+    Ema,
+    build_optimizer,
+    learning_rate_factor,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
+from latent3d.training.report import Reporter
+from latent3d.training.sheets import save_sheet
+
+STAGE_SEEDS = 16  # the stages of one run read different streams: stream seed = 16 * seed + stage number
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient became NaN or infinite; the message says where and with which clips."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended: ``finished``, ``time`` (is up) or ``interrupted``; where; the last step's terms."""
+
+    reason: str
+    stage: str
+    step: int
+    global_step: int
+    terms: dict[str, float]
+
+
+@dataclass
+class RunState:
+    """What the stages of a run share. ``seconds``: trained before this call; ``deadline``: in monotonic seconds."""
+
+    config: TrainConfig
+    out: Path
+    device: torch.device
+    model: Any  # a System that is an nn.Module
+    report: Reporter
+    log: MetricsLog
+    deadline: float | None = None
+    global_step: int = 0
+    seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    stop_asked: bool = False
+
+    def trained_seconds(self) -> float:
+        """Seconds trained so far, earlier calls included."""
+        return self.seconds + time.monotonic() - self.began
+
+
+def step_seed(*key: int) -> int:
+    """A well-mixed 63-bit seed from integers such as (seed, rank, stage, step, pass)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class StageLoop:
+    """Optimiser, averages and counters of one stage."""
+
+    def __init__(self, run: RunState, index: int) -> None:
+        self.run, self.index, self.stage = run, index, run.config.stages[index]
+        self.named: dict[str, nn.Parameter] = dict(run.model.trainable(self.stage.name))
+        if not self.named:
+            raise ValueError(f"the system trains no parameter in stage '{self.stage.name}'")
+        run.model.requires_grad_(False)
+        for parameter in self.named.values():
+            parameter.requires_grad_(True)
+        run.model.train()
+        self.optimizer = build_optimizer(self.named, self.stage)
+        self.ema = Ema(self.named, self.stage.ema_decay)
+        self.stream = run.config.data.stream(self.stage, STAGE_SEEDS * run.config.seed + index)
+        self.step = 0
+        self.terms: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._saved_step: int | None = None
+        self._saved_at = self._window_at = time.monotonic()
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Go on from a checkpoint (whose model weights are loaded already)."""
+        restore_optimizer(self.optimizer, self.named, tensors["optimizer"])
+        self.ema.restore(tensors["ema"])
+        self.step = self._saved_step = state["step"]
+        self._sums, self._count = dict(state["pending"]["sums"]), state["pending"]["count"]
+
+    def reset_average(self) -> None:
+        """Begin the average at the present weights."""
+        self.ema = Ema(self.named, self.stage.ema_decay)
+
+    def run_steps(self) -> TrainResult:
+        """Train to the end of the stage, of the time, or until a stop is asked for; the state is saved in any case."""
+        stage, run = self.stage, self.run
+        batches = prefetch(self.stream, self.step * stage.accumulate, stage.steps * stage.accumulate)
+        with closing(batches), run.report.bar(stage.name, stage.steps, self.step) as bar:
+            while self.step < stage.steps:
+                if run.stop_asked:
+                    return self._end("interrupted")
+                if run.deadline is not None and time.monotonic() >= run.deadline:
+                    return self._end("time")
+                self.terms = self._train_step(batches)
+                self.step += 1
+                run.global_step += 1
+                self._after_step()
+                bar.update()
+                bar.set_postfix_str(self._status(), refresh=False)
+        return self._end("finished")
+
+    def _end(self, reason: str) -> TrainResult:
+        self.save()
+        if hasattr(self.stream, "close"):
+            self.stream.close()
+        return TrainResult(reason, self.stage.name, self.step, self.run.global_step, self.terms)
+
+    def _train_step(self, batches: Iterator[tuple[int, Views]]) -> dict[str, float]:
+        """One optimiser step; figures of it. Nothing changes where a figure is not finite."""
+        stage = self.stage
+        rate = stage.learning_rate * learning_rate_factor(self.step, stage)
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        passes = []
+        for part in range(stage.accumulate):
+            _, batch = next(batches)
+            terms = self._terms(batch, (self.run.config.seed, 0, self.index, self.step, part))
+            loss = self._weighted(terms)
+            (loss / stage.accumulate).backward()
+            passes.append({"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}})
+        norm = nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf)
+        names = list(passes[0])
+        means = [sum(one[name].float() for one in passes) / len(passes) for name in names]
+        values = dict(zip([*names, "gradient_norm"], torch.stack([*means, norm.float()]).tolist(), strict=True))
+        self._check_finite(values)
+        self.optimizer.step()
+        self.ema.update(self.step)
+        return {**values, "learning_rate": rate}
+
+    def _terms(self, batch: Views, key: tuple[int, ...]) -> dict[str, Tensor]:
+        """The system's terms with all randomness seeded by ``key``."""
+        device = self.run.device
+        seed = step_seed(*key)
+        torch.manual_seed(seed)  # dropout and whatever else uses the global generator
+        generator = torch.Generator(device).manual_seed(seed)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.stage.autocast == "bf16"):
+            return self.run.model.training_terms(batch.to(device), self.stage.name, generator)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        weights = {name: weight for name, weight in self.stage.loss_weights.items() if weight}
+        if missing := [name for name in weights if name not in terms]:
+            raise ValueError(
+                f"loss_weights of stage '{self.stage.name}' names '{missing[0]}', which the system does not give; "
+                f"its terms: {', '.join(terms)}"
+            )
+        total = sum(weight * terms[name].float() for name, weight in weights.items())
+        if not isinstance(total, Tensor) or total.ndim:
+            raise ValueError(f"the terms of stage '{self.stage.name}' should be scalars")
+        return total
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        weighted = [f"loss/{name}" for name, weight in self.stage.loss_weights.items() if weight]
+        watched = [*weighted, "loss", "gradient_norm"]
+        bad = [name for name in watched if not math.isfinite(values[name])]
+        if not bad:
+            return
+        folder = self.save()
+        first = self.step * self.stage.accumulate
+        clips = [clip for part in range(self.stage.accumulate) for clip in self.stream.describe(first + part)]
+        raise NonFiniteError(
+            f"training stopped: {', '.join(bad)} became NaN or infinite at step {self.step} of stage "
+            f"'{self.stage.name}' (seed {self.run.config.seed}, clips {', '.join(clips)}); the state before this step "
+            f"is in {folder}: resume with a lower learning rate or look at these clips"
+        )
+
+    def _after_step(self) -> None:
+        """Log, validate, draw and save when it is time."""
+        stage, done = self.stage, self.step == self.stage.steps
+        for name, value in self.terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if done or self.step % stage.log_every == 0:
+            self._log()
+        if stage.validate_every and (done or self.step % stage.validate_every == 0):
+            self._validate()
+        if stage.sheet_every and (done or self.step % stage.sheet_every == 0):
+            self._sheet()
+        late = time.monotonic() - self._saved_at > 60 * stage.save_minutes
+        if late or (stage.save_every and self.step % stage.save_every == 0):
+            self.save()
+
+    def _row(self, figures: dict[str, float]) -> None:
+        head = {"stage": self.stage.name, "step": self.step, "global_step": self.run.global_step}
+        self.run.log.write({**head, **figures})
+
+    def _log(self) -> None:
+        means = {name: value / self._count for name, value in self._sums.items()}
+        now = time.monotonic()
+        samples = self._count * self.stage.batch_size * self.stage.accumulate
+        speed = samples / max(now - self._window_at, 1e-9)
+        self._row({**means, "samples_per_second": speed, "seconds": self.run.trained_seconds()})
+        self._sums, self._count, self._window_at = {}, 0, now
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Terms on fixed batches with fixed noise and the averaged weights."""
+        stream = self.run.config.data.validation(self.stage)
+        sums: dict[str, float] = {}
+        self.run.model.eval()
+        with self.ema.applied():
+            for number in range(self.stage.validate_batches):
+                for name, value in self._terms(stream.batch(number), (number,)).items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        self.run.model.train()
+        self._row({f"validation/{name}": value / self.stage.validate_batches for name, value in sums.items()})
+
+    @torch.no_grad()
+    def _sheet(self) -> None:
+        """A sheet of samples with the averaged weights, where the system draws any."""
+        if not hasattr(self.run.model, "sample_sheet"):
+            return
+        batch = self.run.config.data.validation(self.stage).batch(0).to(self.run.device)
+        generator = torch.Generator(self.run.device).manual_seed(self.run.config.seed)
+        self.run.model.eval()
+        with self.ema.applied():
+            rows = self.run.model.sample_sheet(batch, self.stage.name, generator)
+        self.run.model.train()
+        save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
+
+    def save(self) -> Path:
+        """Write a checkpoint, unless the last one is of this step."""
+        root = self.run.out / "checkpoints"
+        if self._saved_step == self.step:
+            return root / f"{self.index:02d}_{self.stage.name}_{self.step:08d}"
+        state = {
+            "stage_index": self.index,
+            "stage": self.stage.name,
+            "step": self.step,
+            "global_step": self.run.global_step,
+            "seconds": self.run.trained_seconds(),
+            "seed": self.run.config.seed,
+            "pending": {"sums": self._sums, "count": self._count},
+            "torch": torch.__version__,
+            "device": str(self.run.device),
+        }
+        tensors = {
+            "model": {name: value.detach() for name, value in self.run.model.state_dict().items()},
+            "ema": self.ema.tensors(),
+            "optimizer": optimizer_tensors(self.optimizer, self.named),
+        }
+        limits = {"max_shard_bytes": self.run.config.max_shard_bytes, "keep": self.run.config.keep}
+        folder = save_checkpoint(root, state, tensors, **limits)
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        return folder
+
+    def _status(self) -> str:
+        text = f"loss {self.terms['loss']:.4g}"
+        if self.run.deadline is not None:
+            left = max(0.0, self.run.deadline - time.monotonic())
+            text += f", stops in {left / 60:.0f} min"
+        return text

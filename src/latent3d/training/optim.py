@@ -1,0 +1,122 @@
+"""Learning-rate schedules, parameter groups and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent3d.training.config import StageConfig
+
+
+def learning_rate_factor(step: int, stage: StageConfig) -> float:
+    """Factor of the base learning rate at a step counted from 0: linear warm-up, then the schedule.
+
+    With progress p in [0, 1] after the warm-up and f = ``final_factor``: constant 1; linear 1 - (1 - f) p; cosine
+    f + (1 - f) (1 + cos(pi p)) / 2.
+    """
+    if step < stage.warmup_steps:
+        return (step + 1) / stage.warmup_steps
+    progress = min(1.0, (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps))
+    if stage.schedule == "constant":
+        return 1.0
+    shape = 1 - progress if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return stage.final_factor + (1 - stage.final_factor) * shape
+
+
+def parameter_groups(named: Mapping[str, nn.Parameter], stage: StageConfig) -> list[dict[str, Any]]:
+    """Groups for AdamW by learning-rate multiplier and decay; vectors and scalars (biases, norms) do not decay.
+
+    Raises:
+        ValueError: a prefix in ``lr_multipliers`` fits no parameter.
+    """
+    prefixes = sorted(stage.lr_multipliers, key=len, reverse=True)
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in named):
+            raise ValueError(f"lr_multipliers: no parameter trained in stage '{stage.name}' starts with '{prefix}'")
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        multiplier = next((stage.lr_multipliers[p] for p in prefixes if name.startswith(p)), 1.0)
+        groups.setdefault((multiplier, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "multiplier": multiplier, "weight_decay": stage.weight_decay if decays else 0.0}
+        for (multiplier, decays), parameters in groups.items()
+    ]
+
+
+def build_optimizer(named: Mapping[str, nn.Parameter], stage: StageConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the groups of `parameter_groups`."""
+    groups = parameter_groups(named, stage)
+    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=stage.betas, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's rate to ``rate`` times its multiplier."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Optimiser state as ``<parameter>/<key>`` tensors; parameters that never had a gradient have none."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Inverse of `optimizer_tensors`. Raises ValueError for state of a parameter that is not trained here."""
+    for full, value in tensors.items():
+        name, _, key = full.rpartition("/")
+        if name not in named:
+            raise ValueError(f"the checkpoint has optimiser state of '{name}', which this stage does not train")
+        optimizer.state[named[name]][key] = value.to(named[name].device).clone()
+
+
+class Ema:
+    """Exponential moving average of named parameters, kept beside them."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.names, self.decay = list(named), decay
+        self._live = list(named.values())
+        self._mean = [parameter.detach().clone() for parameter in self._live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After optimiser step ``step`` (from 0): mean += (1 - d) (live - mean), d = min(decay, (1 + t) / (10 + t))."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Averages by parameter name."""
+        return dict(zip(self.names, self._mean, strict=True))
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the averages. Raises ValueError where names differ."""
+        if set(tensors) != set(self.names):
+            odd = sorted(set(tensors) ^ set(self.names))[:4]
+            raise ValueError(f"the checkpoint averages other parameters than this stage trains: {', '.join(odd)}")
+        for name, mean in zip(self.names, self._mean, strict=True):
+            mean.copy_(tensors[name])
+
+    def swap(self) -> None:
+        """Exchange the live values with the averages (without copying)."""
+        for parameter, mean in zip(self._live, self._mean, strict=True):
+            parameter.data, mean.data = mean.data, parameter.data
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights inside this block."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()

@@ -51,6 +51,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_draws_in_every_run():
+    """What a test draws from torch's global generator is the same alone, in company and in any order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """``shared_data("posed_fox/cameras.json")``: a file or folder of ../shared/data; skips where it is absent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -31,6 +31,8 @@ class Denoiser(Protocol):
         c_noise: Float[Tensor, "B M"],
         plucker: Float[Tensor, "B M 6 H W"] | None,
         context: Float[Tensor, "B L D"] | None = None,
+        *,
+        condition: Float[Tensor, "B M E h w"] | None = None,
     ) -> Float[Tensor, "B M F h w"]:
         """Features of all frames.
 
@@ -40,6 +42,8 @@ class Denoiser(Protocol):
             c_noise: 0.25 ln sigma of each frame.
             plucker: ray maps concat(o x d, d) at image resolution; None for the image-to-video prior without poses.
             context: extra tokens (an image or text embedding), or None.
+            condition: maps known before denoising, such as existing splats rendered at the views (GGS 3.4), for a
+                network built with that many ``condition_channels``; None counts as zeros.
         """
         ...
 
@@ -51,6 +55,21 @@ class Denoiser(Protocol):
 def reference_mask(reference: Float[Tensor, "B M C h w"]) -> Float[Tensor, "B M 1 1 1"]:
     """1 for reference frames, 0 for targets: a frame's role is whether its reference latent is present (GGS 3.1)."""
     return (reference != 0).any(dim=(-3, -2, -1), keepdim=True).to(reference.dtype)
+
+
+def merge_condition(x: Tensor, layer: nn.Module | None, condition: Tensor | None) -> Tensor:
+    """Add the condition (B, M, E, h, w) to the first feature maps (B M, c, h, w) by a layer that started at zero.
+
+    Raises:
+        ValueError: if a condition is given to a network built without one, or has other channels than it was built for.
+    """
+    if condition is None:
+        return x
+    if not isinstance(layer, nn.Conv2d):
+        raise ValueError("this network was built without a condition; set condition_channels or pass condition=None")
+    if condition.shape[2] != layer.in_channels:
+        raise ValueError(f"the condition must have {layer.in_channels} channels, got {condition.shape[2]}")
+    return x + layer(condition.flatten(0, 1).to(x.dtype))
 
 
 def check_inputs(

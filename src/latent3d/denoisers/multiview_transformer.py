@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
-from latent3d.denoisers.base import check_inputs, reference_mask
+from latent3d.denoisers.base import check_inputs, merge_condition, reference_mask
 from latent3d.nn.attention import CrossAttention, FeedForward, SelfAttention, modulate
 from latent3d.nn.layers import (
     NoiseEmbedding,
@@ -53,6 +53,7 @@ class MultiViewTransformerConfig(Config):
         stem_blocks, head_blocks: residual blocks before and after the transformer.
         downscale: image pixels per latent pixel side.
         context_dim: width of context tokens; None for a network without context.
+        condition_channels: E, maps known before denoising; 0 for none.
         checkpointing: recompute activations in the backward pass to save memory.
     """
 
@@ -68,6 +69,7 @@ class MultiViewTransformerConfig(Config):
     head_blocks: int = 2
     downscale: int = 8
     context_dim: int | None = None
+    condition_channels: int = 0
     checkpointing: bool = False
 
     @classmethod
@@ -156,6 +158,9 @@ class MultiViewTransformer(nn.Module):
 
         self.stem = nn.Conv2d(2 * config.latent_channels + 1, width, 3, padding=1)
         self.stem_rays = nn.Conv2d(6 * config.downscale**2, width, 1)
+        self.condition_in = (
+            zero_init(nn.Conv2d(config.condition_channels, width, 1)) if config.condition_channels else None
+        )
         self.stem_blocks = nn.ModuleList(ResBlock2d(width, cond_dim=cond) for _ in range(config.stem_blocks))
         self.patchify = nn.Linear(width * patch**2, dim)
         self.position = nn.Linear(fourier_width(2, POSITION_OCTAVES), dim)
@@ -183,6 +188,8 @@ class MultiViewTransformer(nn.Module):
         c_noise: Float[Tensor, "B M"],
         plucker: Float[Tensor, "B M 6 H W"] | None,
         context: Float[Tensor, "B L D"] | None = None,
+        *,
+        condition: Float[Tensor, "B M E h w"] | None = None,
     ) -> Float[Tensor, "B M F h w"]:
         """Features (B, M, feature_channels, h, w); arguments as in `Denoiser`.
 
@@ -199,6 +206,7 @@ class MultiViewTransformer(nn.Module):
         x = self.stem(planes.flatten(0, 1))
         if plucker is not None:
             x = x + self.stem_rays(F.pixel_unshuffle(plucker.flatten(0, 1), self.config.downscale))
+        x = merge_condition(x, self.condition_in, condition)
         for block in self.stem_blocks:
             x = block(x, flat_embedding)
 

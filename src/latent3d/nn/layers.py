@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 
@@ -20,7 +20,7 @@ def zero_init(module: nn.Module) -> nn.Module:
     return module
 
 
-def sinusoidal_embedding(values: Float[Tensor, "*batch"], dim: int, max_period: float = 10000.0) -> Tensor:
+def sinusoidal_embedding(values: Real[Tensor, "*batch"], dim: int, max_period: float = 10000.0) -> Tensor:
     """Transformer position code of real numbers: [cos(v w_i), sin(v w_i)], w_i geometric from 1 to 1/max_period.
 
     Args:

@@ -98,9 +98,7 @@ def test_transformers_folders_load(tmp_path):
 
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(0)
-    network = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(image_size=28, patch_size=14, projection_dim=24, **small)
-    )
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=28, patch_size=14, projection_dim=24, **small))
     network.save_pretrained(tmp_path / "clip", safe_serialization=True)
     Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **small)).save_pretrained(tmp_path / "dino")
     images = _images(3, side=40)

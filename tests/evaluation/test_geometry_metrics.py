@@ -56,7 +56,7 @@ def test_unknown_depth_and_cap_do_not_count():
     prediction = depth.clone()
     prediction[..., 0] = 7
     prediction[depth > 3] = 1
-    scores = depth_scores(prediction, depth, cap=3)
+    scores = depth_scores(prediction, depth, cap=3.0)
     assert scores.abs_rel == 0
     assert scores.pixels == int(((depth > 0) & (depth <= 3)).sum())
     with pytest.raises(ValueError, match="true depth"):

@@ -95,9 +95,7 @@ def kernel_distance(
     return KernelDistance(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / subsets))
 
 
-def precision_recall(
-    real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, neighbours: int = 3
-) -> PrecisionRecall:
+def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, neighbours: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019).
 
     Precision is the share of fakes inside any real sample's ball, recall the share of reals inside any fake's ball; a

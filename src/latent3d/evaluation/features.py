@@ -55,7 +55,7 @@ class CallableExtractor:
 
 
 def score_name(kind: str, extractor_name: str) -> str:
-    """"FD" or "KD" with the extractor: FID and KID for Inception, FD_<extractor> and KD_<extractor> otherwise.
+    """ "FD" or "KD" with the extractor: FID and KID for Inception, FD_<extractor> and KD_<extractor> otherwise.
 
     Raises:
         ValueError: for another kind of score.
@@ -71,9 +71,7 @@ def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def extract(
-    extractor: FeatureExtractor, images: UInt8[Tensor, "n 3 h w"], batch: int = 32
-) -> Float[Tensor, "n d"]:
+def extract(extractor: FeatureExtractor, images: UInt8[Tensor, "n 3 h w"], batch: int = 32) -> Float[Tensor, "n d"]:
     """Features of many images, ``batch`` at a time."""
     return torch.cat([extractor(part) for part in images.split(batch)])
 

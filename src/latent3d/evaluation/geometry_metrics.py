@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Alignment = Literal["none", "median", "scale_shift", "scale_shift_disparity"]
+ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_disparity")
 MIN_DEPTH = 1e-6
 """Aligned depth is clipped to this from below, in scene units."""
 
@@ -49,7 +49,7 @@ def align_depth(
     prediction: Float[Tensor, "*batch"],
     target: Float[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"],
-    alignment: Alignment,
+    alignment: str,
 ) -> Float[Tensor, "*batch"]:
     """Predicted depth brought to the target's scale over ``mask``; clipped to `MIN_DEPTH` from below.
 
@@ -71,7 +71,7 @@ def align_depth(
         disparity = 1 / prediction.clamp_min(MIN_DEPTH)
         scale, shift = fit_scale_shift(disparity, 1 / target.clamp_min(MIN_DEPTH), mask)
         return 1 / (scale * disparity + shift).clamp_min(MIN_DEPTH)
-    raise ValueError(f"unknown depth alignment '{alignment}'; choose none, median, scale_shift or scale_shift_disparity")
+    raise ValueError(f"unknown depth alignment '{alignment}'; choose one of {', '.join(ALIGNMENTS)}")
 
 
 def depth_scores(
@@ -79,7 +79,7 @@ def depth_scores(
     target: Float[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
     *,
-    alignment: Alignment = "none",
+    alignment: str = "none",
     cap: float | None = None,
 ) -> DepthScores:
     """Scores of a predicted depth map over the pixels with ``target > 0`` (and under the mask).

@@ -1,4 +1,4 @@
-"""Image scores against ground truth: PSNR, SSIM and sharpness, one number per image, with masks where they make sense.
+"""Image scores against ground truth: PSNR and SSIM per image, sharpness per set, with masks where they make sense.
 
 Per-image numbers are averaged by the caller ("per image, then averaged", as pixelSplat, MVSplat360 and latentSplat do).
 The PSNR of the mean squared error over all images is another number: squared errors of 0.01 and 0.0001 give a mean PSNR
@@ -80,19 +80,20 @@ def ssim(
 
 def sharpness(
     images: Float[Tensor, "v 3 h w"], truth: Float[Tensor, "v 3 h w"], mask: Bool[Tensor, "v 1 h w"] | None = None
-) -> Float[Tensor, " v"]:
-    """Gradient energy of an image over that of its ground truth: 1 is as sharp, below 1 blurred, above 1 noisy.
+) -> Float[Tensor, ""]:
+    """Gradient energy of a set of images over that of its ground truth: 1 is as sharp, below 1 blurred, above 1 noisy.
 
     sum |grad x|^2 / sum |grad y|^2 with forward differences to the right and down in all three channels; a difference
-    counts where both of its pixels lie under the mask. PSNR rewards blur, this does not; read the two together, since
-    noise scores above 1.
+    counts where both of its pixels lie under the mask. Both sums run over the whole set (the views of one scene), so
+    that a view with a small or flat mask does not rule the score. PSNR rewards blur, this does not; read the two
+    together, since noise scores above 1.
 
     Args:
         images, truth: sRGB images (V, 3, H, W), clipped to [0, 1].
         mask: pixels that count (those seen by a reference), (V, 1, H, W); all by default.
 
     Returns:
-        (V,); NaN where the mask holds fewer than `MIN_MASK_PIXELS` pixels or the truth is flat under it.
+        One number; NaN where the mask holds fewer than `MIN_MASK_PIXELS` pixels or the truth is flat under it.
     """
     if mask is None:
         mask = torch.ones_like(images[:, :1], dtype=torch.bool)
@@ -100,13 +101,12 @@ def sharpness(
 
     def energy(picture: Tensor) -> Tensor:
         picture = picture.clamp(0, 1)
-        dx, dy = picture.diff(dim=-1).square(), picture.diff(dim=-2).square()
-        return (dx * right).sum((1, 2, 3)) + (dy * down).sum((1, 2, 3))
+        return (picture.diff(dim=-1).square() * right).sum() + (picture.diff(dim=-2).square() * down).sum()
 
     reference = energy(truth)
-    enough = (mask.sum((1, 2, 3)) >= MIN_MASK_PIXELS) & (reference > 0)
-    ratio = energy(images) / reference.clamp_min(torch.finfo(reference.dtype).tiny)
-    return torch.where(enough, ratio, torch.full_like(ratio, math.nan))
+    if int(mask.sum()) < MIN_MASK_PIXELS or float(reference) == 0:
+        return reference.new_tensor(math.nan)
+    return energy(images) / reference
 
 
 def _masked_mean(values: Float[Tensor, "v 1 h w"], mask: Bool[Tensor, "v 1 h w"] | None) -> Float[Tensor, " v"]:

@@ -1,0 +1,199 @@
+"""What is shown to a model and what is asked of it: protocols, and the sources of scenes they run on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latent3d.config import Config
+from latent3d.representations.views import Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewProtocol(Config):
+    """Which of the views of a clip are references; the others are targets, in path order.
+
+    Attributes:
+        name: as printed.
+        views: views per scene along the path.
+        references: indices of the reference views.
+    """
+
+    name: str
+    views: int = 8
+    references: tuple[int, ...] = (0,)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Indices of the target views."""
+        return tuple(i for i in range(self.views) if i not in self.references)
+
+    def split(self, clip: Views) -> tuple[Views, Views]:
+        """References and targets of a clip of ``views`` views.
+
+        Raises:
+            ValueError: if the clip has another number of views.
+        """
+        if len(clip) != self.views:
+            raise ValueError(f"protocol {self.name} takes {self.views} views per scene, the clip has {len(clip)}")
+        return clip[list(self.references)], clip[list(self.targets)]
+
+    def in_path_order(self, references: Tensor, targets: Tensor) -> Tensor:
+        """Per-view tensors of references (K, ...) and targets (M, ...) as one sequence along the path (K + M, ...)."""
+        sequence = torch.cat([references, targets])
+        position = torch.tensor([*self.references, *self.targets])
+        return sequence[position.argsort()]
+
+
+PROTOCOLS = {
+    "ggs_one_ref": ViewProtocol(name="ggs_one_ref", references=(0,)),
+    "ggs_two_ref": ViewProtocol(name="ggs_two_ref", references=(0, 7)),
+}
+"""GGS's main tables: 8 views; the first is the reference and 7 are targets, or first and last and the 6 between."""
+
+
+def get_protocol(name: str) -> ViewProtocol:
+    """Protocol by name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+class SceneSource(Protocol):
+    """Numbered scenes with a description that goes into the record."""
+
+    def __len__(self) -> int: ...
+
+    def scene(self, index: int) -> Views:
+        """Views along the path, with depths where they are known."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: what the scenes are, how they were made or resized."""
+
+
+@dataclass(frozen=True)
+class WorldScenes:
+    """The first ``count`` clips of a procedural family's split: a fixed, published list.
+
+    Attributes:
+        family: "mixed" (what training draws from) or "other" (never drawn in training), or a single family.
+        count: number of scenes.
+        split: "test" for tables, "val" while developing.
+        views: views per clip.
+        size: height and width in pixels.
+    """
+
+    family: str
+    count: int = 64
+    split: str = "test"
+    views: int = 8
+    size: int = 128
+
+    def __len__(self) -> int:
+        return self.count
+
+    def scene(self, index: int) -> Views:
+        """Clip ``index`` with exact depth."""
+        from latent3d.worlds import sample_clip
+
+        return sample_clip(
+            self.family, self.split, index, num_views=self.views, height=self.size, width=self.size, extra_views=0
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Family, split and clip numbers."""
+        return {
+            "source": "worlds",
+            "family": self.family,
+            "split": self.split,
+            "indices": f"0..{self.count - 1}",
+            "resize_rule": "none: rendered at this size",
+        }
+
+
+class CaptureScenes:
+    """Windows of consecutive posed photos of a real place: a folder with ``cameras.json`` and the pictures it names.
+
+    Photos are undistorted where the file states a distortion, cut to the largest centred square and resized with an
+    anti-aliasing filter. There is no true depth, so that depth scores, seen masks and the true-depth warp fall away.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, views: int = 8, size: int = 128, stride: int = 1, scale: float = 1.0
+    ) -> None:
+        """Read the cameras.
+
+        Args:
+            folder: holds ``cameras.json``; frames are taken in its order.
+            views: photos per scene.
+            size: height and width in pixels after the resize.
+            stride: distance between neighbouring photos of a scene in the file's order.
+            scale: factor on the translations, to bring a capture of arbitrary scale to the model's units.
+
+        Raises:
+            FileNotFoundError, ValueError: if the cameras cannot be read, name no pictures, or are too few.
+        """
+        from latent3d.io.camera_files import read_cameras
+
+        self.folder, self.views, self.size, self.stride, self.scale = Path(folder), views, size, stride, scale
+        path = self.folder / "cameras.json"
+        file = read_cameras(path)
+        self.cameras = file.cameras.scaled(scale)
+        self.images = [self.folder / image for image in file.images if image is not None]
+        if len(self.images) != len(file.images):
+            raise ValueError(f"{path}: every frame must name its picture in 'image' or 'file'")
+        frames = json.loads(path.read_text(encoding="utf-8-sig"))["frames"]
+        self.distortion = [np.array(frame.get("dist", [0, 0, 0, 0]), dtype=np.float64) for frame in frames]
+        self.span = (views - 1) * stride + 1
+        if len(self.images) < self.span:
+            raise ValueError(f"{path}: {len(self.images)} photos are fewer than the {self.span} that a scene spans")
+
+    def __len__(self) -> int:
+        # Windows overlap by half, so that a short capture still gives several scenes.
+        return 1 + (len(self.images) - self.span) // max(1, self.span // 2)
+
+    def scene(self, index: int) -> Views:
+        """Window ``index``: images and cameras, relative to the first camera of the window."""
+        start = index * max(1, self.span // 2)
+        picked = list(range(start, start + self.span, self.stride))
+        views = [self._view(i) for i in picked]
+        images = torch.stack([view.images for view in views])
+        cameras = type(self.cameras).cat([view.cameras[None] for view in views])
+        return Views(images, cameras.relative_to(cameras.c2w[0]))
+
+    def describe(self) -> dict[str, Any]:
+        """Folder name, numbers and what was done to the pictures."""
+        return {
+            "source": "capture",
+            "family": self.folder.name,
+            "photos": len(self.images),
+            "stride": self.stride,
+            "translation_factor": self.scale,
+            "resize_rule": f"undistorted, centred square, anti-aliased resize to {self.size} x {self.size}",
+        }
+
+    def _view(self, index: int) -> Views:
+        import cv2
+
+        from latent3d.io.images import fit_to, load_image
+
+        image, camera = load_image(self.images[index]).image, self.cameras[index]
+        # The file's size wins over a picture stored at another resolution.
+        camera = camera.resized(image.shape[-2], image.shape[-1])
+        if self.distortion[index].any():
+            picture = image.permute(1, 2, 0).contiguous().numpy()
+            k = camera.k.double().numpy().copy()
+            k[:2, 2] -= 0.5  # OpenCV counts from the centre of the first pixel
+            image = torch.from_numpy(cv2.undistort(picture, k, self.distortion[index])).permute(2, 0, 1)
+        image, camera, _ = fit_to(image, camera, self.size, self.size)
+        return Views(image, camera)

@@ -1,0 +1,111 @@
+"""All scores of one method on one scene, from its pictures (and depths) at the target cameras."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from latent3d.evaluation.consistency import TSEDConfig, tsed
+from latent3d.evaluation.geometry_metrics import depth_scores
+from latent3d.evaluation.image_metrics import psnr, sharpness, ssim
+from latent3d.evaluation.protocols import ViewProtocol
+from latent3d.evaluation.visibility import seen_mask
+from latent3d.geometry.cameras import Cameras
+from latent3d.representations.views import Views
+
+METRICS = (
+    "psnr",
+    "psnr_seen",
+    "psnr_unseen",
+    "ssim",
+    "sharpness_seen",
+    "abs_rel",
+    "abs_rel_median_aligned",
+    "delta1",
+    "tsed",
+    "tsed_matches",
+    "seconds",
+)
+"""Per-scene numbers, in the order of the record; a number that a scene cannot have is NaN."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method makes of a scene.
+
+    Attributes:
+        images: at the target cameras, (M, 3, H, W).
+        depths: z-depth in scene units at the target cameras, (M, 1, H, W), or None.
+        seconds: wall-clock time the method took.
+    """
+
+    images: Float[Tensor, "m 3 h w"]
+    depths: Float[Tensor, "m 1 h w"] | None = None
+    seconds: float = math.nan
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """One scene under a protocol.
+
+    Attributes:
+        references, targets: with depths for synthetic scenes.
+        seen: target pixels visible in some reference, (M, 1, H, W), or None where depth is unknown.
+        protocol: how they were split.
+    """
+
+    references: Views
+    targets: Views
+    seen: Bool[Tensor, "m 1 h w"] | None
+    protocol: ViewProtocol
+
+    @classmethod
+    def from_clip(cls, clip: Views, protocol: ViewProtocol, tolerance: float) -> SceneTask:
+        """Split a clip; seen masks follow from true depth with a relative ``tolerance``."""
+        references, targets = protocol.split(clip)
+        seen = None if clip.depths is None else seen_mask(references, targets, tolerance)
+        return cls(references, targets, seen, protocol)
+
+    def model_input(self) -> Views:
+        """The references as a model may see them: pictures and cameras, no true depth."""
+        return Views(self.references.images, self.references.cameras)
+
+
+def score_prediction(prediction: Prediction, task: SceneTask, config: TSEDConfig) -> dict[str, Any]:
+    """All `METRICS` of one method on one scene, and the TSED curve under ``tsed_curve``.
+
+    PSNR and SSIM are per image, then averaged over the targets; images without enough (un)seen pixels are left out of
+    the masked means. TSED is measured along the whole path with the references' own pictures in their places.
+    """
+    images, truth = prediction.images.clamp(0, 1), task.targets.images
+    scores: dict[str, Any] = {name: math.nan for name in METRICS}
+    scores |= {
+        "psnr": float(psnr(images, truth).mean()),
+        "ssim": float(ssim(images, truth).mean()),
+        "seconds": prediction.seconds,
+    }
+    if task.seen is not None:
+        scores |= {
+            "psnr_seen": float(psnr(images, truth, task.seen).nanmean()),
+            "psnr_unseen": float(psnr(images, truth, ~task.seen).nanmean()),
+            "sharpness_seen": float(sharpness(images, truth, task.seen)),
+        }
+    if prediction.depths is not None and task.targets.depths is not None:
+        plain = depth_scores(prediction.depths, task.targets.depths)
+        aligned = depth_scores(prediction.depths, task.targets.depths, alignment="median")
+        scores |= {"abs_rel": plain.abs_rel, "delta1": plain.delta1, "abs_rel_median_aligned": aligned.abs_rel}
+    path = task.protocol.in_path_order(task.references.images, images)
+    summary = tsed(path, path_cameras(task), config).summary(config)
+    return scores | {"tsed": summary["tsed"], "tsed_matches": summary["matches"], "tsed_curve": summary["curve"]}
+
+
+def path_cameras(task: SceneTask) -> Cameras:
+    """All cameras of a scene in path order."""
+    one, two = task.references.cameras, task.targets.cameras
+    order = task.protocol.in_path_order
+    return Cameras(order(one.w2c, two.w2c), order(one.k, two.k), one.height, one.width)

@@ -17,12 +17,14 @@ import torch
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 from latent3d.worlds.camera_effects import photograph
+from latent3d.worlds.outdoors import open_stage
 from latent3d.worlds.palette import Rng, uniform
 from latent3d.worlds.paths import DENSE_TIMES, Path, Stage, draw_path
+from latent3d.worlds.pedestals import objects_stage
 from latent3d.worlds.rooms import rooms_stage
 from latent3d.worlds.tracer import Pictures, Tracer
 
-FAMILIES: dict[str, Callable[[Rng], Stage]] = {"rooms": rooms_stage}
+FAMILIES: dict[str, Callable[[Rng], Stage]] = {"rooms": rooms_stage, "open": open_stage, "objects": objects_stage}
 FAMILY_NUMBERS = {"rooms": 1, "open": 2, "objects": 3, "mixed": 4, "other": 5}
 MIXED_WEIGHTS = {"rooms": 0.6, "open": 0.2, "objects": 0.2}
 SPLITS = {"train": 1, "val": 2, "test": 3}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Protocol
 
@@ -133,7 +133,9 @@ def _unpack(arrays: dict[str, np.ndarray]) -> Views:
     return Views(cameras=cameras, **tensors)
 
 
-def prefetch(stream: Stream, start: int = 0, stop: int | None = None, depth: int = 2) -> Iterator[tuple[int, Views]]:
+def prefetch(
+    stream: Stream, start: int = 0, stop: int | None = None, depth: int = 2
+) -> Generator[tuple[int, Views], None, None]:
     """(step, batch) pairs in order from ``start``, prepared in a background thread, at most ``depth`` ahead.
 
     An error while preparing a batch is raised where that batch is asked for. Closing the iterator stops the thread.

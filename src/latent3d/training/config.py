@@ -24,7 +24,8 @@ class System(Protocol):
     """What the engine asks of a model (an ``nn.Module`` as well).
 
     A system may also have ``sample_sheet(batch, stage, generator) -> dict[str, Tensor]``: rows of pictures (N, 3, H, W)
-    in [0, 1] or depths (N, 1, H, W), drawn from time to time with the averaged weights.
+    in [0, 1] or depths (N, 1, H, W), drawn from time to time with the averaged weights; and
+    ``finish_stage(stage, batch)``, called with the averaged weights and a validation batch when a stage has ended.
     """
 
     def stages(self) -> tuple[str, ...]:
@@ -117,12 +118,12 @@ class DataConfig(Config):
 
     def stream(self, stage: StageConfig, seed: int, *, rank: int = 0, world_size: int = 1) -> Stream:
         """Training batches of a stage as a function of (seed, rank, step)."""
-        ranks = {"rank": rank, "world_size": world_size}
         if self.bank:
             return BankStream(
-                self.bank, stage.batch_size, stage.sampling, seed, max_clips=self.max_clips, **ranks
+                self.bank, stage.batch_size, stage.sampling, seed,
+                rank=rank, world_size=world_size, max_clips=self.max_clips,
             )  # fmt: skip
-        return self._worlds("train", stage, seed, self.workers, **ranks)
+        return self._worlds("train", stage, seed, self.workers, rank, world_size)
 
     def validation(self, stage: StageConfig) -> Stream:
         """Fixed batches, the same for every run."""
@@ -130,10 +131,13 @@ class DataConfig(Config):
             return BankStream(self.val_bank, stage.batch_size, stage.sampling, 0)
         return self._worlds("val", stage, 0, 0)
 
-    def _worlds(self, split: str, stage: StageConfig, seed: int, workers: int, **ranks: int) -> WorldStream:
+    def _worlds(
+        self, split: str, stage: StageConfig, seed: int, workers: int, rank: int, world_size: int
+    ) -> WorldStream:
         return WorldStream(
             self.family, stage.batch_size, stage.sampling, seed, split=split, size=self.size,
-            path_views=self.path_views, extra_views=self.extra_views, workers=workers, **ranks,
+            path_views=self.path_views, extra_views=self.extra_views, workers=workers,
+            rank=rank, world_size=world_size,
         )  # fmt: skip
 
 
@@ -200,8 +204,10 @@ def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfi
                 near = difflib.get_close_matches(head, [*stages, *simple, "system", "data"], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else f"; stages: {', '.join(stages)}"
                 raise ValueError(f"'{head}' in '{text}' is no stage or setting{hint}")
-            inner = _set_item(getattr(config, head), rest, value) if rest else _like(getattr(config, head), value, path)
-            config = config.replace(**{head: inner})
+            old = getattr(config, head)
+            if not rest and type(value) is not type(old):
+                raise ValueError(f"'{head}' must be of type {type(old).__name__}, found {value!r}")
+            config = config.replace(**{head: _set_item(old, rest, value) if rest else value})
     return config
 
 
@@ -213,8 +219,8 @@ def _set(config: Config, path: str, value: Any) -> Config:
         value = _set(old, rest, value).to_dict()
     elif rest:
         value = _set_item(old, rest, value)
-    elif hasattr(config, name):
-        value = _like(old, value, path)
+    elif isinstance(old, tuple) and not isinstance(value, list):
+        value = [value]
     return type(config).from_dict({**config.to_dict(), name: value})
 
 
@@ -222,16 +228,3 @@ def _set_item(old: Any, key: str, value: Any) -> dict[str, Any]:
     if not isinstance(old, dict):
         raise ValueError(f"'{key}' cannot be set: its parent is not a group of settings")
     return {**old, key: value}
-
-
-def _like(old: Any, new: Any, path: str) -> Any:
-    """``new`` where its type suits the present value."""
-    if isinstance(old, tuple) and not isinstance(new, list):
-        new = [new]
-    kind = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list,), dict: (dict,)}
-    expected = kind.get(type(old))
-    if expected and (not isinstance(new, expected) or (isinstance(new, bool) and type(old) is not bool)):
-        raise ValueError(f"'{path}' takes a {type(old).__name__}, found {new!r}")
-    if isinstance(old, tuple):
-        return tuple(new)
-    return float(new) if type(old) is float else new

@@ -94,7 +94,7 @@ def train(
             if state is not None and index == wanted[0] and index > position:
                 _load_stage_end(run, index - 1)
             loop = StageLoop(run, index)
-            if index == position:
+            if state is not None and index == position:
                 loop.restore(state, tensors)
             else:
                 _begin_stage(run, loop)
@@ -147,6 +147,8 @@ def _end_stage(run: RunState, loop: StageLoop) -> None:
     """Keep the end of a stage, averaged and raw, and leave the averaged weights in the model."""
     raw = {name: parameter.detach().clone() for name, parameter in loop.named.items()}
     loop.ema.swap()
+    if hasattr(run.model, "finish_stage"):
+        run.model.finish_stage(loop.stage.name, run.config.data.validation(loop.stage).batch(0))
     full = run.model.state_dict()
 
     def fill(folder: Path) -> None:

@@ -146,7 +146,7 @@ class StageLoop:
             passes.append({"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}})
         norm = nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf)
         names = list(passes[0])
-        means = [sum(one[name].float() for one in passes) / len(passes) for name in names]
+        means = [torch.stack([one[name].float() for one in passes]).mean() for name in names]
         values = dict(zip([*names, "gradient_norm"], torch.stack([*means, norm.float()]).tolist(), strict=True))
         self._check_finite(values)
         self.optimizer.step()

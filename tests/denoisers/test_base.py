@@ -82,6 +82,27 @@ def test_role_is_whether_the_reference_latent_is_present():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_condition_starts_without_effect_and_gains_one(config):
+    torch.manual_seed(0)
+    network, inputs = shake(config.replace(condition_channels=5).build()), make_inputs()
+    torch.nn.init.zeros_(network.condition_in.weight)
+    torch.nn.init.zeros_(network.condition_in.bias)
+    condition = torch.randn(2, 3, 5, 8, 8)
+    free = network(*inputs)
+    assert torch.equal(network(*inputs, condition=condition), free)
+    torch.nn.init.normal_(network.condition_in.weight)
+    assert (network(*inputs, condition=condition) - free).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="must have 5 channels"):
+        network(*inputs, condition=condition[:, :, :4])
+
+
+def test_a_condition_needs_its_layer(network):
+    with pytest.raises(ValueError, match="condition_channels"):
+        network(*make_inputs(), condition=torch.zeros(2, 3, 5, 8, 8))
+
+
+@torch.no_grad()
 def test_cameras_change_the_result(network):
     inputs = make_inputs()
     assert (network(*inputs) - network(*inputs._replace(plucker=-inputs.plucker))).abs().max() > 1e-3

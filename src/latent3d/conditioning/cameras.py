@@ -96,7 +96,7 @@ class CameraEncoder(nn.Module):
         for i, (level, projection) in enumerate(zip(self.levels, self.projections, strict=True)):
             if i:
                 x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-            for layer in level:
+            for layer in level.children():
                 frames = isinstance(layer, FrameAttention)
                 x = layer(x.unflatten(0, (batch, -1))).flatten(0, 1) if frames else layer(x)
             features.append(projection(x).unflatten(0, (batch, -1)))

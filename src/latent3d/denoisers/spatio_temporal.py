@@ -10,6 +10,7 @@ Letters: B = batch, M = frames, N = B M, c = channels, h, w = size, L = context 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,13 +40,13 @@ class Pose:
 
 def blend(mixer: AlphaBlender, spatial: Tensor, temporal: Tensor) -> Tensor:
     """alpha spatial + (1 - alpha) temporal with the learned alpha = sigmoid(mix_factor)."""
-    alpha = mixer.mix_factor.sigmoid().to(spatial.dtype)
+    alpha = mixer.get_parameter("mix_factor").sigmoid().to(spatial.dtype)
     return alpha * spatial + (1 - alpha) * temporal
 
 
 def temporal_convolution(conv: nn.Conv3d, x: Float[Tensor, "B c M p"]) -> Float[Tensor, "B d M p"]:
     """A (3, 1, 1) convolution as a (3, 1) one over flattened pixels: the same sum, up to 3 times faster on a CPU."""
-    return F.conv2d(x, conv.weight.squeeze(-1), conv.bias, padding=(conv.padding[0], 0))
+    return F.conv2d(x, conv.weight.squeeze(-1), conv.bias, padding=(1, 0))
 
 
 def temporal_residual(block: TemporalResnetBlock, x: Float[Tensor, "B c M p"], embedding: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def self_attention(attention: Attention, x: Float[Tensor, "n t c"]) -> Float[Ten
     return attention.to_out[0](rearrange(attend(q, k, v), "n heads t c -> n t (heads c)"))
 
 
-def cross_attention(attention: Attention, x: Tensor, norm: nn.LayerNorm, context: Float[Tensor, "B L e"]) -> Tensor:
+def cross_attention(attention: Attention, x: Tensor, norm: nn.Module, context: Float[Tensor, "B L e"]) -> Tensor:
     """What the tokens x (B k, t, c) of each batch entry draw from its context; (B k, t, c) or broadcastable to it.
 
     A single context token gets all attention whatever the query asks, so queries and keys are left out then: an image
@@ -125,9 +126,11 @@ def transformer(
     number = model.time_proj(torch.arange(frames, device=x.device)).to(x.dtype)
     frame_code = model.time_pos_embed(number)
     tokens = model.proj_in(rearrange(model.norm(x), "N c h w -> N (h w) c"))
-    tokens = spatial_block(model.transformer_blocks[0], tokens, context)
+    spatial: Any = model.transformer_blocks[0]
+    temporal: Any = model.temporal_transformer_blocks[0]
+    tokens = spatial_block(spatial, tokens, context)
     over_time = rearrange(tokens, "(B M) p c -> (B p) M c", M=frames) + frame_code
-    over_time = temporal_block(model.temporal_transformer_blocks[0], over_time, context, pose)
+    over_time = temporal_block(temporal, over_time, context, pose)
     over_time = rearrange(over_time, "(B p) M c -> (B M) p c", p=height * width)
     tokens = model.proj_out(blend(model.time_mixer, tokens, over_time))
     return x + rearrange(tokens, "N (h w) c -> N c h w", h=height)

@@ -6,10 +6,11 @@ Letters: B = batch, M = frames, C = latent channels, F = feature channels, h, w 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 import torch.utils.checkpoint
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
             )
             self.camera_merges = nn.ModuleList(zero_init(nn.Linear(width, width)) for width in self._attention_widths())
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         noisy: Float[Tensor, "B M C h w"],
         reference: Float[Tensor, "B M C h w"],
@@ -70,7 +71,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         """Last decoder features before the output norm (B, M, F, h, w); arguments as in `Denoiser`.
 
         Raises:
-            ValueError: for shapes that do not fit, or cameras or context given to a network built without them.
+            ValueError: for shapes that do not fit, or cameras, context or a condition given to a network
+                built without them.
         """
         settings = self.settings
         check_inputs(noisy, reference, c_noise, plucker, self.latent_channels, settings.downscale)
@@ -80,16 +82,19 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         run = _checkpointed if settings.checkpointing and torch.is_grad_enabled() else _plain
         frames = noisy.shape[1]
 
-        def level(block: nn.Module, index: int, position: int, x: Tensor) -> Tensor:
+        def level(block: Any, index: int, position: int, x: Tensor) -> Tensor:
             x = run(residual, block.resnets[index], x, embedding)
             if hasattr(block, "attentions"):
                 x = run(transformer, block.attentions[index], x, frames, context, poses(position))
             return x
 
+        down_blocks, mid_block, up_blocks = cast(
+            tuple[Any, Any, Any], (self.down_blocks, self.mid_block, self.up_blocks)
+        )
         x = self.conv_in(torch.cat([noisy, reference], 2).flatten(0, 1))
         x = merge_condition(x, self.condition_in, condition)
         skips = [x]
-        for position, block in enumerate(self.down_blocks):
+        for position, block in enumerate(down_blocks):
             for index in range(len(block.resnets)):
                 x = level(block, index, position, x)
                 skips.append(x)
@@ -97,12 +102,12 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
                 x = block.downsamplers[0](x)
                 skips.append(x)
 
-        last = len(self.down_blocks) - 1
-        x = run(residual, self.mid_block.resnets[0], x, embedding)
-        x = run(transformer, self.mid_block.attentions[0], x, frames, context, poses(last))
-        x = run(residual, self.mid_block.resnets[1], x, embedding)
+        last = len(down_blocks) - 1
+        x = run(residual, mid_block.resnets[0], x, embedding)
+        x = run(transformer, mid_block.attentions[0], x, frames, context, poses(last))
+        x = run(residual, mid_block.resnets[1], x, embedding)
 
-        for step, block in enumerate(self.up_blocks):
+        for step, block in enumerate(up_blocks):
             for index in range(len(block.resnets)):
                 x = level(block, index, last - step, torch.cat([x, skips.pop()], 1))
             if block.upsamplers is not None:
@@ -114,7 +119,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         return self.conv_out(self.conv_act(self.conv_norm_out(features.flatten(0, 1)))).unflatten(0, features.shape[:2])
 
     def load_prior(self, state: Mapping[str, Tensor]) -> None:
-        """Fill the base part from diffusers' weights; camera layers keep their start, which changes nothing.
+        """Fill the base part from diffusers' weights; what this class adds keeps their start, which changes nothing.
 
         Args:
             state: the state dict of a diffusers spatio-temporal U-Net.
@@ -170,7 +175,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         strength = self.settings.camera.strength
         tokens = [rearrange(level, "B M c h w -> (B h w) M c") for level in self.camera_encoder(plucker)]
         merges = iter(self.camera_merges)
-        return lambda position: Pose(tokens[position], next(merges), strength)
+        return lambda position: Pose(tokens[position], cast(nn.Linear, next(merges)), strength)
 
 
 def _plain(function: Callable, *arguments) -> Tensor:
@@ -185,5 +190,5 @@ def _remove_cross_attention(network: nn.Module) -> None:
     """Drop the layers that read a context from every transformer block."""
     for module in network.modules():
         if hasattr(module, "attn2"):
-            module.attn2 = None
-            module.norm2 = None
+            module.register_module("attn2", None)
+            module.register_module("norm2", None)

@@ -93,7 +93,7 @@ class VideoUNetConfig(Config):
         """For tests."""
         return cls(
             latent_channels=latent_channels,
-            channels=(32, 64),
+            channels=(64, 64),
             attention=(True, False),
             layers=1,
             heads=(2, 2),

@@ -83,7 +83,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, c_noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
         """Noise levels (...) to embeddings (..., dim)."""
         code = sinusoidal_embedding(c_noise * self.scale, self.width)
-        return self.network(code.to(self.network[0].weight.dtype))
+        return self.network(code.to(next(self.network.parameters()).dtype))
 
 
 class RMSNorm(nn.Module):

@@ -1,0 +1,463 @@
+"""GGS: posed images -> a scene of Gaussian splats, by a video diffusion model with the scene inside its denoiser.
+
+K. Schwarz, N. Mueller, P. Kontschieder, "Generative Gaussian Splatting", arXiv 2503.13272. Read beside figure 2:
+
+    images ──VAE──> z_ref   noise ──> z_t ──┐
+    cameras ──Plücker──────────────────────┼──> denoiser ──> T_epi ──┬──> heads ──> feature splats g
+    references ──geometry──> splats ──render──> condition ──┘         │               │ render at all views
+                                                                      │               v
+                                          D_3D <── clean latents z0 <─┼── f_v <── features, alpha, z_t
+                                           │                          │
+                                           └──> full-resolution splats G
+
+The branch "references -> geometry -> condition" is ours (the paper's splat-conditional variant, applied to the
+references' own geometry); with ``geometry=None`` the model is the paper's.
+
+Letters: b = scenes, m = views (references and targets), j = novel training views, c = latent channels, f = features,
+h/w = latent rows and columns, H/W = image rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from latent3d.autoencoders.image_vae import ImageVAEConfig
+from latent3d.config import Config
+from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
+from latent3d.denoisers.video_unet import VideoUNetConfig
+from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
+from latent3d.diffusion.samplers import sample_euler
+from latent3d.diffusion.schedules import karras_sigmas
+from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.depth_range import DepthRange
+from latent3d.geometry.rays import plucker_map
+from latent3d.rendering.base import Rendering
+from latent3d.rendering.splats import render_gaussians
+from latent3d.representations.gaussians import Gaussians
+from latent3d.representations.views import Views
+from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig, epipolar_lines
+from latent3d.systems.reference_geometry import ReferenceGeometryConfig
+from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig
+from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels
+from latent3d.systems.velocity_head import VelocityHeadConfig
+
+STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GGSConfig(Config):
+    """Parts and constants of a `GGSSystem`.
+
+    Attributes:
+        vae, geometry, denoiser, epipolar, head, velocity, decoder: configurations of the parts.
+        depth_range: of the splats; the epipolar samples and the reference geometry have their own.
+        height, width: image size in pixels the model was trained at.
+        views: M, frames per sequence in training; any number works at test.
+        novel: J, further training views that only render.
+        reference_weights: chance of K = 1, 2, ... references in training.
+        low_pass_px: low-pass of renders at latent resolution (0.3 costs 4 dB there).
+        noise_mean, noise_std: of ln sigma in training (CameraCtrl on SVD).
+        sigma_min, sigma_max, rho: of Karras' sampling schedule; references count as noise level sigma_min.
+        condition_stride: image pixels per reference splat that conditions the denoiser.
+        render_views: views rendered per scene and step when the 3D decoder trains.
+        refined: share of decoder training batches whose targets are the model's own estimates instead of the truth.
+    """
+
+    vae: ImageVAEConfig
+    denoiser: VideoUNetConfig | MultiViewTransformerConfig
+    geometry: ReferenceGeometryConfig | None = None
+    epipolar: EpipolarTransformerConfig = EpipolarTransformerConfig()
+    head: SplatHeadConfig = SplatHeadConfig()
+    velocity: VelocityHeadConfig = VelocityHeadConfig()
+    decoder: SplatDecoderConfig = SplatDecoderConfig()
+    depth_range: DepthRange = DepthRange()
+    height: int = 128
+    width: int = 128
+    views: int = 8
+    novel: int = 2
+    reference_weights: tuple[float, ...] = (0.45, 0.4, 0.15)
+    low_pass_px: float = 0.1
+    noise_mean: float = 0.7
+    noise_std: float = 1.6
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    condition_stride: int = 2
+    render_views: int = 3
+    refined: float = 0.5
+
+    def build(self) -> GGSSystem:
+        return GGSSystem(self)
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """What stays the same during sampling, computed once.
+
+    Attributes:
+        cameras: (b, m), in the frame of the first reference.
+        is_reference: (m,).
+        latents: clean latents on references, zero on targets, (b, m, c, h, w).
+        images: pictures on references, zero on targets, (b, m, 3, H, W).
+        plucker: (b, m, 6, H, W).
+        lines: of the epipolar transformer.
+        known: depth coordinate of references at latent resolution, zero elsewhere, (b, m, 1, h, w).
+        carried: reference splats seen from every view: colour 3, alpha 1, depth coordinate 1, (b, m, 5, H, W); the
+            picture itself on references. None without reference geometry.
+        relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
+    """
+
+    cameras: Cameras
+    is_reference: Bool[Tensor, " m"]
+    latents: Tensor
+    images: Tensor
+    plucker: Tensor
+    lines: EpipolarLines
+    known: Tensor
+    carried: Tensor | None
+    relative: Tensor | None
+
+    @property
+    def role(self) -> Float[Tensor, "b m 1 1 1"]:
+        """1 on references, 0 on targets."""
+        b, m = self.cameras.shape
+        return self.is_reference.to(self.latents.dtype)[None, :, None, None, None].expand(b, m, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One call of the denoiser.
+
+    Attributes:
+        z0: estimate of the clean latents (the given ones on references), (b, m, c, h, w).
+        velocity: v on all views, (b, m, c, h, w).
+        rendered_latents: what the splats alone render, (b, m + j, c, h, w).
+        features: of T_epi, (b, m, f, h, w).
+        splats: feature splats of every scene.
+        depth: behind the splats.
+        rgb, alpha, depth_map: low-resolution renders, (b, m + j, ., h, w).
+    """
+
+    z0: Tensor
+    velocity: Tensor
+    rendered_latents: Tensor
+    features: Tensor
+    splats: list[Gaussians]
+    depth: DepthSample
+    rgb: Tensor
+    alpha: Tensor
+    depth_map: Tensor
+
+
+@dataclass(frozen=True)
+class GGSOutput:
+    """A generated scene; views are the references in the given order, then the targets in the given order.
+
+    Attributes:
+        gaussians: full-resolution coloured splats in the world of the given cameras.
+        latent_gaussians: feature splats of the last denoising step, same world.
+        images: references as given, targets decoded from latents in 2D, (M, 3, H, W).
+        depths: z-depth rendered from the latent splats, (M, 1, h, w).
+        latents: (M, c, h, w).
+        cameras: (M,). is_reference: (M,).
+    """
+
+    gaussians: Gaussians
+    latent_gaussians: Gaussians
+    images: Float[Tensor, "m 3 H W"]
+    depths: Float[Tensor, "m 1 h w"]
+    latents: Float[Tensor, "m c h w"]
+    cameras: Cameras
+    is_reference: Bool[Tensor, " m"]
+
+
+class GGSSystem(nn.Module):
+    """Generative Gaussian Splatting. `sample` is the main job; `training_terms` serves all stages of training."""
+
+    def __init__(self, config: GGSConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.vae.latent_channels
+        self.vae = config.vae.build()
+        self.geometry = config.geometry.build() if config.geometry is not None else None
+        self.denoiser = config.denoiser.build()
+        self.epipolar = config.epipolar.build(self.denoiser.feature_channels)
+        width = config.epipolar.width
+        self.head = config.head.build(width, config.depth_range)
+        self.velocity = config.velocity.build(channels, config.head.features)
+        self.decoder = config.decoder.build(width, channels, config.depth_range)
+
+    # ---- the figure -------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "b m c h w"],
+        sigma: Float[Tensor, " b"],
+        context: SceneContext,
+        novel: Cameras | None = None,
+        depth_noise: Tensor | None = None,
+    ) -> Denoised:
+        """Denoise all target views at once through one set of splats per scene.
+
+        Args:
+            noisy: z_0 + sigma * noise on targets; reference frames are replaced by their clean latents.
+            sigma: noise level of the targets of each scene.
+            context: of the scene, see `context_of`.
+            novel: further cameras (b, j) to render.
+            depth_noise: see `SplatHead.forward`; None at test.
+        """
+        b, m, _, h, w = noisy.shape
+        role, levels = context.role, self.noise_levels(sigma, context)
+        noisy = noisy + role * (context.latents - noisy)
+        level = levels[..., None, None, None]
+        features = self.denoiser(
+            c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, condition=self.condition_of(context)
+        )
+        features = self.epipolar(features, context.lines).float()
+        known_mask = role.expand(b, m, 1, h, w) * float(context.relative is not None)
+        splats, depth = self.head(features, context.cameras, context.known, known_mask, depth_noise)
+
+        cameras = context.cameras if novel is None else Cameras.cat([context.cameras, novel], 1)
+        renders = [
+            render_gaussians(scene, cameras[i].resized(h, w), low_pass=self.config.low_pass_px)
+            for i, scene in enumerate(splats)
+        ]
+        rgb, seen, alpha, depth_map = (stack(renders, name) for name in ("rgb", "features", "alpha", "depth"))
+        velocity, rendered = self.velocity(
+            seen[:, :m].flatten(0, 1), alpha[:, :m].flatten(0, 1), noisy.flatten(0, 1), levels.flatten(),
+            role.expand(b, m, 1, 1, 1).flatten(),
+        )  # fmt: skip
+        velocity, rendered = velocity.unflatten(0, (b, m)), rendered.unflatten(0, (b, m))
+        if novel is not None:
+            further = self.velocity.to_latent(seen[:, m:].flatten(0, 1)).float()
+            rendered = torch.cat([rendered, further.unflatten(0, (b, -1))], 1)
+        z0 = c_skip(level) * noisy + c_out(level) * velocity
+        z0 = z0 + role * (context.latents - z0)
+        return Denoised(z0, velocity, rendered, features, splats, depth, rgb, alpha, depth_map)
+
+    def decode_3d(self, features: Tensor, latents: Tensor, context: SceneContext, depth_map: Tensor) -> list[Gaussians]:
+        """D_3D: full-resolution splats of every scene from features at noise level zero and clean latents of all views.
+
+        ``depth_map`` (b, m, 1, h, w) is the depth rendered by the latent splats.
+        """
+        b, m = features.shape[:2]
+        size = context.images.shape[-2:]
+        role = context.role
+        with torch.no_grad():
+            decoded = self.vae.decode(latents).float()
+        image = decoded + role * (context.images - decoded)
+        relative = self.config.depth_range.relative(depth_map)
+        relative = F.interpolate(relative.flatten(0, 1), size=size, mode="bilinear").unflatten(0, (b, m))
+        if context.relative is not None:
+            index = context.is_reference.nonzero()[:, 0]
+            relative = relative.index_copy(1, index, context.relative)
+        carried = context.carried
+        if carried is None:
+            carried = torch.cat([image, torch.ones_like(relative), relative], 2) * role
+        evidence = PixelEvidence(
+            image, relative, role.expand(b, m, 1, *size), carried[:, :, :3], carried[:, :, 3:4], carried[:, :, 4:5]
+        )
+        return self.decoder(features, latents, evidence, context.cameras)
+
+    # ---- context ----------------------------------------------------------------------------------------------------
+
+    def context_of(self, images: Tensor, cameras: Cameras, is_reference: Bool[Tensor, " m"]) -> SceneContext:
+        """Everything the denoiser needs to know about the references.
+
+        Args:
+            images: (b, m, 3, H, W) in [0, 1]; only reference frames are read.
+            cameras: (b, m); made relative to the first reference here.
+            is_reference: (m,).
+        """
+        b, m, _, height, width = images.shape
+        index = is_reference.nonzero()[:, 0]
+        cameras = cameras.relative_to(cameras.c2w[:, index[:1]].expand(b, m, 4, 4))
+        references = images[:, index]
+        with torch.no_grad():
+            clean = self.vae.encode(references).float()
+        h, w = clean.shape[-2:]
+        latents = clean.new_zeros(b, m, *clean.shape[2:]).index_copy(1, index, clean)
+        pictures = torch.zeros_like(images).index_copy(1, index, references)
+        known = clean.new_zeros(b, m, 1, h, w)
+        carried = relative = None
+        if self.geometry is not None:
+            relative = self.geometry(references, cameras[:, index]).relative
+            patches = F.pixel_unshuffle(relative.detach().flatten(0, 1), height // h).unflatten(0, (b, -1))
+            known = known.index_copy(1, index, patches.median(2, keepdim=True).values)
+            carried = self.carry(references, relative.detach(), cameras, is_reference)
+        lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
+        return SceneContext(
+            cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, carried, relative
+        )
+
+    @torch.no_grad()
+    def carry(self, references: Tensor, relative: Tensor, cameras: Cameras, is_reference: Tensor) -> Tensor:
+        """The references' pixels as small splats at their estimated depth, seen from every view: (b, m, 5, H, W)."""
+        b, m = cameras.shape
+        height, width = references.shape[-2:]
+        stride, index, rest = (
+            self.config.condition_stride,
+            is_reference.nonzero()[:, 0],
+            (~is_reference).nonzero()[:, 0],
+        )
+        out = torch.zeros(b, m, 5, height, width, device=references.device)
+        out[:, index] = torch.cat([references, torch.ones_like(relative), relative], 2).float()
+        if len(rest) == 0:
+            return out
+        color = F.avg_pool2d(references.flatten(0, 1), stride).unflatten(0, (b, -1))
+        depth = self.config.depth_range.depth(relative[..., stride // 2 :: stride, stride // 2 :: stride])
+        splats = lift_pixels(cameras[:, index], depth, opacity=torch.full_like(depth, 0.95), color=color, scale_px=0.7)
+        small = cameras[:, rest].resized(height // stride, width // stride)
+        renders = [render_gaussians(scene, small[i], low_pass=0.1) for i, scene in enumerate(splats)]
+        rgb, alpha, depth = (stack(renders, name) for name in ("rgb", "alpha", "depth"))
+        maps = torch.cat([rgb / alpha.clamp_min(1e-3), alpha, self.config.depth_range.relative(depth)], 2)
+        maps = F.interpolate(maps.flatten(0, 1), size=(height, width), mode="bilinear").unflatten(0, (b, -1))
+        out[:, rest] = maps.clamp(0, 1)
+        return out
+
+    def condition_of(self, context: SceneContext) -> Tensor | None:
+        """The carried pixels folded to latent resolution, (b, m, condition_channels, h, w)."""
+        if context.carried is None:
+            return None
+        b, m, _, height, _ = context.carried.shape
+        color, alpha, relative = context.carried.split([3, 1, 1], 2)
+        maps = torch.cat([(color * 2 - 1) * alpha, alpha, relative * alpha], 2).flatten(0, 1)
+        maps = F.avg_pool2d(maps, self.config.condition_stride)
+        return F.pixel_unshuffle(maps, maps.shape[-2] // context.latents.shape[-2]).unflatten(0, (b, m))
+
+    def noise_levels(self, sigma: Float[Tensor, " b"], context: SceneContext) -> Float[Tensor, "b m"]:
+        """sigma on targets, sigma_min on references."""
+        return torch.where(context.is_reference, self.config.sigma_min, sigma[:, None])
+
+    # ---- sampling ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        references: Views,
+        targets: Cameras,
+        *,
+        steps: int = 30,
+        seed: int = 0,
+        on_step: Callable[[int, int, Denoised], None] | None = None,
+    ) -> GGSOutput:
+        """Generate a scene from posed references.
+
+        Args:
+            references: (K,) views, K >= 1, images of the model's size.
+            targets: (L,) cameras of the views to generate, L >= 0.
+            steps: Euler steps; one step gives the mean of what the model expects instead of a sample.
+            seed: of the initial noise.
+            on_step: called with (step, steps, state) after every step.
+
+        Raises:
+            ValueError: if there is no reference, or images are not of the model's size.
+        """
+        k, size = len(references), (self.config.height, self.config.width)
+        if k < 1 or tuple(references.images.shape[-2:]) != size:
+            raise ValueError(
+                f"GGS needs at least one reference of {size[1]}x{size[0]} pixels, got {k} of "
+                f"{references.images.shape[-1]}x{references.images.shape[-2]}"
+            )
+        cameras = Cameras.cat([references.cameras, targets]) if len(targets) else references.cameras
+        order = path_order(cameras)
+        back = order.argsort()
+        m = len(cameras)
+        images = references.images.new_zeros(m, 3, *size)
+        images[:k] = references.images
+        is_reference = (order < k).to(images.device)
+        anchor = cameras.c2w[order[is_reference.cpu().nonzero()[0, 0]]]
+        context = self.context_of(images[order][None], cameras[order][None], is_reference)
+
+        generator = torch.Generator().manual_seed(seed)
+        shape = context.latents.shape[2:]
+        noise = torch.randn(m, *shape, generator=generator)[order][None].to(images.device)
+        config = self.config
+        sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
+        z = context.latents + (1 - context.role) * float(sigmas[0]) * noise
+
+        def denoise(latents: Tensor, levels: Tensor) -> tuple[Tensor, Denoised]:
+            state = self(latents, levels.amax(-1).clamp_min(config.sigma_min), context)
+            return state.z0, state
+
+        for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
+            z = step.latents
+            if on_step is not None:
+                on_step(step.step, steps, step.aux)
+        final = self(z, z.new_full((1,), self.config.sigma_min), context)
+        full = self.decode_3d(final.features, z, context, final.depth_map)[0]
+        decoded = self.vae.decode(z[0]).float()
+        pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
+        return GGSOutput(
+            gaussians=full.transformed(anchor),
+            latent_gaussians=final.splats[0].transformed(anchor),
+            images=pictures[back],
+            depths=final.depth_map[0][back],
+            latents=z[0][back],
+            cameras=cameras,
+            is_reference=is_reference[back],
+        )
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def stages(self) -> tuple[str, ...]:
+        """In the paper's order, after the parts that see single images."""
+        return tuple(stage for stage in STAGES if stage != "geometry" or self.geometry is not None)
+
+    def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Parameters that a stage trains."""
+        prefixes = {
+            "vae": ("vae.",),
+            "geometry": ("geometry.",),
+            "prior": ("denoiser.",),
+            "twin": ("denoiser.",),
+            "scene": ("denoiser.", "epipolar.", "head.", "velocity."),
+            "decoder": ("decoder.", "geometry."),
+        }[stage]
+        return [(name, p) for name, p in self.named_parameters() if name.startswith(prefixes)]
+
+    def training_terms(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named loss terms of one batch (b, views) for a stage; ``twin`` is the model without 3D (spec 3.10)."""
+        from latent3d.systems import ggs_training
+
+        return ggs_training.TERMS[stage](self, batch, generator)
+
+    def finish_stage(self, stage: str, batch: Views) -> None:
+        """Called once with a validation batch when a stage has ended."""
+        from latent3d.systems import ggs_training
+
+        ggs_training.finish_stage(self, stage, batch)
+
+    def sample_sheet(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Rows of pictures that show what a stage has learnt."""
+        from latent3d.systems import ggs_training
+
+        return ggs_training.sheet(self, batch, stage, generator)
+
+
+def stack(renders: list[Rendering], name: str) -> Tensor:
+    """One channel of several renderings as a batch (b, v, ., h, w)."""
+    return torch.stack([getattr(render, name) for render in renders])
+
+
+def path_order(cameras: Cameras) -> Tensor:
+    """Order (m,) of views along the camera path: from the first view, always to the nearest one not yet visited.
+
+    Distance counts the move of the centre against the extent of all centres, and the turn of the optical axis.
+    """
+    centers = cameras.centers.double().cpu()
+    axes = cameras.w2c[:, 2, :3].double().cpu()
+    moves = torch.cdist(centers, centers)
+    cost = moves / moves.max().clamp_min(1e-9) + (1 - axes @ axes.T)
+    order, left = [0], set(range(1, len(cameras)))
+    while left:
+        nearest = min(left, key=lambda view: (float(cost[order[-1], view]), view))
+        order.append(nearest)
+        left.remove(nearest)
+    return torch.tensor(order)

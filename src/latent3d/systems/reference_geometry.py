@@ -1,0 +1,235 @@
+"""Geometry of the reference views from their pixels alone: a small multi-view stereo network that also works on one.
+
+GGS learns depth inside the denoiser, at latent resolution and under noise. The references are clean and sharp, and
+their geometry does not change during sampling; so it is estimated once, at full resolution, by plane-sweep matching
+between references plus a monocular U-Net, and handed to the denoiser (as splats rendered into the target views), to the
+splat head and to the 3D decoder. Ours, beyond the paper; MVSNet's and MVSplat's idea at a small size.
+
+Letters: b = scenes, k = references, j = other references, s = depth hypotheses, h/w = rows and columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latent3d.config import Config
+from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.depth_range import DepthRange
+from latent3d.geometry.plane_sweep import plane_sweep_positions
+from latent3d.nn.attention import SelfAttention
+from latent3d.nn.layers import ResBlock2d, zero_init
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceGeometryConfig(Config):
+    """Widths of the reference geometry network.
+
+    Attributes:
+        depth_range: coordinate of the depth hypotheses and of the output.
+        hypotheses: number of planes of the sweep and of bins of the depth distribution.
+        widths: channels at strides 2, 4, 8 and 16.
+        match_channels: width of the matching features.
+        heads: attention heads at stride 16, over the tokens of all references.
+    """
+
+    depth_range: DepthRange = DepthRange(near=0.3, far=50.0, spacing="log")
+    hypotheses: int = 40
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    match_channels: int = 32
+    heads: int = 6
+
+    def build(self) -> ReferenceGeometry:
+        return ReferenceGeometry(self)
+
+
+@dataclass(frozen=True)
+class ReferenceGeometryOutput:
+    """What the references look like in 3D.
+
+    Attributes:
+        relative: depth coordinate r in [0, 1] per pixel, (b, k, 1, H, W).
+        spread: predicted mean absolute error of r, (b, k, 1, H, W).
+        coarse: depth coordinate before refinement, (b, k, 1, H/4, W/4).
+        logits: of the distribution over hypotheses, (b, k, s, H/4, W/4).
+        features: (b, k, c, H/4, W/4), for whoever wants more than depth.
+    """
+
+    relative: Float[Tensor, "b k 1 H W"]
+    spread: Float[Tensor, "b k 1 H W"]
+    coarse: Float[Tensor, "b k 1 h w"]
+    logits: Float[Tensor, "b k s h w"]
+    features: Float[Tensor, "b k c h w"]
+
+
+class ReferenceGeometry(nn.Module):
+    """Posed reference images -> depth of every reference pixel."""
+
+    def __init__(self, config: ReferenceGeometryConfig) -> None:
+        super().__init__()
+        self.config = config
+        w2, w4, w8, w16 = config.widths
+        bins = config.hypotheses
+        self.stem = nn.Sequential(nn.Conv2d(4 * 5, w2, 3, padding=1), PlainBlock(w2))
+        self.encoder = nn.Sequential(nn.Conv2d(w2, w4, 3, stride=2, padding=1), PlainBlock(w4), PlainBlock(w4))
+        self.to_match = nn.Conv2d(w4, config.match_channels, 1)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+        self.fuse = nn.Conv2d(w4 + 2 * bins, w4, 1)
+        self.fused = PlainBlock(w4)
+        self.down8 = nn.Sequential(nn.Conv2d(w4, w8, 3, stride=2, padding=1), ResBlock2d(w8))
+        self.down16 = nn.Sequential(nn.Conv2d(w8, w16, 3, stride=2, padding=1), ResBlock2d(w16))
+        self.context = nn.ModuleList([TokenMixer(w16, config.heads) for _ in range(2)])
+        self.middle = ResBlock2d(w16)
+        self.up8 = nn.Conv2d(w16, w8, 1)
+        self.mix8 = nn.Sequential(ResBlock2d(w8), ResBlock2d(w8))
+        self.up4 = nn.Conv2d(w8, w4, 1)
+        self.mix4 = nn.Sequential(PlainBlock(w4), PlainBlock(w4))
+        self.to_logits = nn.Conv2d(w4, bins, 3, padding=1)
+        self.cost_gain = nn.Parameter(torch.tensor(1.0))
+        self.up2 = nn.Conv2d(w4 + 1, w2, 1)
+        self.mix2 = PlainBlock(w2)
+        self.refine = zero_init(nn.Conv2d(w2, 4 * 2, 3, padding=1))
+
+    def forward(
+        self, images: Float[Tensor, "b k 3 H W"], cameras: Cameras, generator: torch.Generator | None = None
+    ) -> ReferenceGeometryOutput:
+        """Images in [0, 1] and their cameras (b, k) -> `ReferenceGeometryOutput`. H and W are multiples of 16.
+
+        Raises:
+            ValueError: if the image size is not a multiple of 16.
+        """
+        b, k, _, height, width = images.shape
+        if height % 16 or width % 16:
+            raise ValueError(f"reference images must have sides that are multiples of 16, got {height}x{width}")
+        picture = F.pixel_unshuffle(torch.cat([images * 2 - 1, ray_slopes(cameras)], 2).flatten(0, 1), 2)
+        fine = self.stem(picture)
+        encoded = self.encoder(fine)
+        cost, valid = self.match(rearrange(self.to_match(encoded), "(b k) c h w -> b k c h w", b=b), cameras)
+        cost, valid = cost.flatten(0, 1).to(encoded.dtype), valid.flatten(0, 1).to(encoded.dtype)
+        at4 = self.fused(self.fuse(torch.cat([encoded, cost, valid], 1)))
+        at8 = self.down8(at4)
+        at16 = self.down16(at8)
+        for block in self.context:
+            at16 = block(at16, b)
+        at8 = self.mix8(at8 + upsampled(self.up8(self.middle(at16))))
+        at4 = self.mix4(at4 + upsampled(self.up4(at8)))
+        logits = self.to_logits(at4).float() + self.cost_gain * cost.float()
+        centres = (torch.arange(self.config.hypotheses, device=images.device) + 0.5) / self.config.hypotheses
+        coarse = torch.einsum("nshw,s->nhw", logits.softmax(1), centres)[:, None]
+        at2 = self.mix2(fine + upsampled(self.up2(torch.cat([at4, coarse.to(at4.dtype)], 1))))
+        step, spread = F.pixel_shuffle(self.refine(at2).float(), 2).chunk(2, 1)
+        relative = F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.1 * step
+        return ReferenceGeometryOutput(
+            *(
+                rearrange(t, "(b k) c h w -> b k c h w", b=b)
+                for t in (relative.clamp(0, 1), 0.02 * F.softplus(spread), coarse, logits, at4.float())
+            )
+        )
+
+    def match(self, features: Float[Tensor, "b k c h w"], cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """Plane sweep between references: mean normalised correlation per hypothesis over the other references.
+
+        Returns:
+            correlation and share of valid others, both (b, k, s, h, w); all zero for a single reference.
+        """
+        b, k, _, h, w = features.shape
+        bins = self.config.hypotheses
+        total = features.new_zeros(b, k, bins, h, w, dtype=torch.float32)
+        count = torch.zeros_like(total)
+        if k == 1:
+            return total, count
+        features = F.normalize(features.float(), dim=2).flatten(3)
+        centres = (torch.arange(bins, device=features.device, dtype=torch.float32) + 0.5) / bins
+        depths = self.config.depth_range.depth(centres)
+        for shift in range(1, k):  # every reference against the one `shift` places on: all ordered pairs
+            others = torch.arange(k, device=features.device).roll(-shift)
+            positions, valid = plane_sweep_positions(cameras, cameras[:, others], depths, h, w)
+            # Bilinear sampling is linear, so sampling the map of dot products equals the dot product with the sample.
+            pairs = torch.einsum("bkcq,bkcp->bkqp", features, features[:, others])
+            grid = rearrange(positions, "b k s y x p -> (b k y x) 1 s p") / positions.new_tensor([w, h]) * 2 - 1
+            maps = rearrange(pairs.float(), "b k q (y x) -> (b k q) 1 y x", y=h)
+            score = F.grid_sample(maps, grid, align_corners=False)
+            total = total + rearrange(score, "(b k y x) 1 1 s -> b k s y x", b=b, k=k, y=h) * valid
+            count = count + valid
+        return self.temperature.exp() * total / count.clamp_min(1), count / (k - 1)
+
+    def training_terms(
+        self, images: Float[Tensor, "b k 3 H W"], cameras: Cameras, depths: Float[Tensor, "b k 1 H W"]
+    ) -> dict[str, Tensor]:
+        """Depth losses, all in ln(depth): ``depth`` full resolution, ``coarse`` at stride 4, ``edges`` of first
+        differences, ``spread`` Laplace likelihood of the error under the predicted spread. Pixels with depth 0 are
+        left out."""
+        out = self(images, cameras)
+        span, known = self.config.depth_range, depths > 0
+        truth = span.relative(depths)
+        weight = known.float() / known.float().mean().clamp_min(1e-6)
+        error = (out.relative - truth).abs()
+        small = F.interpolate(truth.flatten(0, 1), scale_factor=0.25, mode="nearest").unflatten(0, truth.shape[:2])
+        small_known = F.interpolate(known.float().flatten(0, 1), scale_factor=0.25, mode="nearest")
+        small_known = small_known.unflatten(0, truth.shape[:2])
+        scale = span.log_ratio
+        return {
+            "depth": scale * (error * weight).mean(),
+            "coarse": scale * ((out.coarse - small).abs() * small_known).mean(),
+            "edges": scale * (_edge_error(out.relative - truth) if bool(known.all()) else error.new_zeros(())),
+            "spread": ((error.detach() / out.spread + out.spread.log()) * weight).mean(),
+        }
+
+
+class PlainBlock(nn.Module):
+    """Residual block without norm: relu, conv, relu, conv. Norms cost more than convolutions at fine strides on a CPU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class TokenMixer(nn.Module):
+    """Attention over the stride-16 tokens of all references of a scene, then a pointwise network; both residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = SelfAttention(channels, heads)
+        self.network = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), zero_init(nn.Linear(2 * channels, channels))
+        )
+
+    def forward(self, x: Float[Tensor, "n c h w"], scenes: int) -> Float[Tensor, "n c h w"]:
+        """Maps of all references, (scenes * references, c, h, w)."""
+        h, w = x.shape[-2:]
+        tokens = rearrange(x, "(b k) c h w -> b (k h w) c", b=scenes)
+        tokens = tokens + self.attention(self.norm1(tokens))
+        tokens = tokens + self.network(self.norm2(tokens))
+        return rearrange(tokens, "b (k h w) c -> (b k) c h w", h=h, w=w)
+
+
+def ray_slopes(cameras: Cameras) -> Float[Tensor, "*batch 2 H W"]:
+    """x/z and y/z of every pixel's ray in camera axes: tells a network the field of view and the principal point."""
+    k = cameras.k
+    x = torch.arange(cameras.width, device=k.device, dtype=k.dtype) + 0.5
+    y = torch.arange(cameras.height, device=k.device, dtype=k.dtype) + 0.5
+    u = (x - k[..., 0, 2, None]) / k[..., 0, 0, None]
+    v = (y - k[..., 1, 2, None]) / k[..., 1, 1, None]
+    u = repeat(u, "... w -> ... h w", h=cameras.height)
+    v = repeat(v, "... h -> ... h w", w=cameras.width)
+    return torch.stack([u, v], -3)
+
+
+def upsampled(x: Tensor) -> Tensor:
+    """Twice the size, nearest neighbour."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _edge_error(error: Tensor) -> Tensor:
+    """Mean absolute first difference of an error map: zero only if all steps of the truth are reproduced."""
+    return (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()

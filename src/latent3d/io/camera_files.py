@@ -181,6 +181,10 @@ def match_references(file: CameraFile, pictures: Sequence[str | Path], path: str
     return found
 
 
+def _same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
+
+
 def read_realestate(path: str | Path, height: int, width: int) -> tuple[Cameras, Tensor]:
     """Read a RealEstate10K camera file for a given image size.
 

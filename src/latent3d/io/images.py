@@ -101,14 +101,14 @@ def _check_size(picture: Image.Image, path: Path) -> None:
 
 def _prepare(picture: Image.Image, background: tuple[float, float, float], path: Path) -> Photo:
     notes: list[str] = []
+    tiles = getattr(picture, "tile", None)  # before anything loads the picture, which empties the list
+    rawmode = tiles[0][3] if tiles else ""
     frames = getattr(picture, "n_frames", 1)
     if frames > 1:
         picture.seek(0)
         notes.append(f"Took the first of {frames} frames.")
     exif = picture.getexif()
     stored = picture.size
-    tiles = getattr(picture, "tile", None)
-    rawmode = tiles[0][3] if tiles else ""
     if ";16" in str(rawmode) and picture.mode in ("RGB", "RGBA"):
         notes.append("Reduced 16 bits per channel to 8.")
     picture.load()
@@ -230,6 +230,18 @@ def _exif_fov(exif: Image.Exif, stored: tuple[int, int], turned: bool, notes: li
     return fov
 
 
+def fit_cameras(cameras: Cameras, height: int, width: int) -> Cameras:
+    """The cameras of `fit_to`'s results: cut to the largest centred window of the aspect, then resized."""
+    top, left, cut_h, cut_w = _centred_window(cameras.height, cameras.width, height, width)
+    return cameras.cropped(top, left, cut_h, cut_w).resized(height, width)
+
+
+def _centred_window(h: int, w: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest window of aspect width / height, to the pixel."""
+    cut_h, cut_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    return (h - cut_h) // 2, (w - cut_w) // 2, cut_h, cut_w
+
+
 def fit_to(
     image: Float[Tensor, "3 h w"], cameras: Cameras, height: int, width: int
 ) -> tuple[Tensor, Cameras, tuple[str, ...]]:
@@ -252,13 +264,9 @@ def fit_to(
             "give matching ones"
         )
     notes = []
-    cut_h, cut_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
-    top, left = (h - cut_h) // 2, (w - cut_w) // 2
+    top, left, cut_h, cut_w = _centred_window(h, w, height, width)
     if (cut_h, cut_w) != (h, w):
-        image, cameras = (
-            image[:, top : top + cut_h, left : left + cut_w],
-            cameras.cropped(top, left, cut_h, cut_w),
-        )
+        image = image[:, top : top + cut_h, left : left + cut_w]
         notes.append(f"Cut from {w} x {h} to the centred {cut_w} x {cut_h} pixels, the model's aspect.")
     if (cut_h, cut_w) != (height, width):
         enlarged = height > cut_h or width > cut_w
@@ -266,10 +274,9 @@ def fit_to(
         image = torch.nn.functional.interpolate(
             image[None], (height, width), mode=mode, align_corners=False, antialias=True
         )[0].clamp(0, 1)
-        cameras = cameras.resized(height, width)
         verb = "Enlarged" if enlarged else "Resized"
         notes.append(f"{verb} from {cut_w} x {cut_h} to {width} x {height} pixels.")
-    return image, cameras, tuple(notes)
+    return image, fit_cameras(cameras, height, width), tuple(notes)
 
 
 def save_image(path: str | Path, image: Float[Tensor, "c h w"]) -> None:

@@ -1,0 +1,106 @@
+"""``latent3d doctor``: what this machine has, and what would add the rest."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Print versions, device, live fast paths and shipped weights, and the commands that add what is missing."""
+
+    def run(self) -> None:
+        advice: list[str] = []
+        for title, lines in (
+            ("versions", version_lines()),
+            ("device", device_lines()),
+            ("fast paths", fast_path_lines(advice)),
+            ("weights", weight_lines(advice)),
+        ):
+            print(title)
+            for name, text in lines:
+                print(f"  {name:<14} {text}")
+        if advice:
+            print("to add what is missing")
+            for line in advice:
+                print(f"  {line}")
+
+
+def version_lines() -> list[tuple[str, str]]:
+    """Name and version of everything that shapes results."""
+    from latent3d.io.cards import versions
+
+    return list(versions().items())
+
+
+def device_lines() -> list[tuple[str, str]]:
+    """Devices, threads and number formats."""
+    import torch
+
+    lines = [("system", f"{platform.system()} {platform.machine()}"), ("threads", str(torch.get_num_threads()))]
+    lines.append(("CPU", torch.backends.cpu.get_cpu_capability()))
+    bf16 = sorted({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
+    lines.append(("CPU bf16", f"in hardware ({', '.join(bf16)})" if bf16 else "emulated (slower; fp32 is used)"))
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            lines.append((f"GPU {index}", torch.cuda.get_device_name(index)))
+    else:
+        lines.append(("GPU", "none that PyTorch can use; everything runs on the CPU"))
+    return lines
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets that Linux reports; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return set()
+    for line in path.read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() in ("flags", "features"):
+            return set(value.split())
+    return set()
+
+
+def fast_path_lines(advice: list[str]) -> list[tuple[str, str]]:
+    """Which faster ways are live; commands for the missing ones go to ``advice``."""
+    import torch
+
+    from latent3d.optional import OPTIONAL, is_installed, version
+
+    gpu = torch.cuda.is_available()
+    lines = [("numba", "splat rendering on the CPU: " + ("live" if is_installed("numba") else "missing"))]
+    for package in OPTIONAL.values():
+        found = version(package.module) if is_installed(package.module) else None
+        needs_gpu = package.module in ("gsplat", "triton")
+        if found:
+            state = f"{found}, live" if gpu or not needs_gpu else f"{found}, idle without a GPU"
+        else:
+            state = "not installed" + (" (of use with an NVIDIA GPU only)" if needs_gpu and not gpu else "")
+            if gpu or not needs_gpu:
+                advice.append(package.install)
+        lines.append((package.module, f"{package.purpose}: {state}"))
+    return lines
+
+
+def weight_lines(advice: list[str]) -> list[tuple[str, str]]:
+    """Weights that are found by name, with size and hash."""
+    import os
+
+    from latent3d.weights import SHIPPED, weights_hash
+
+    extra = os.environ.get("LATENT3D_WEIGHTS")
+    lines = []
+    for root in [SHIPPED, *([Path(extra).expanduser()] if extra else [])]:
+        for folder in sorted(path.parent for path in root.glob("*/config.json")):
+            try:
+                size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+                lines.append((folder.name, f"{size:.1f} MB, sha256 {weights_hash(folder)[:12]}"))
+            except FileNotFoundError as error:
+                lines.append((folder.name, f"incomplete: {error}"))
+                advice.append("pip install --force-reinstall latent3d")
+    if not lines:
+        lines.append(("none", "no weights are shipped with this installation"))
+        advice.append("latent3d train ggs_rooms, or set LATENT3D_WEIGHTS to a folder that holds weights")
+    return lines

@@ -1,0 +1,66 @@
+"""``latent3d scene``: the main job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Make a 3D scene from one picture, or from several with known cameras.
+
+    Writes scene.ply, flythrough.mp4, viewer.html, views/, depth/, cameras.json and card.json into one folder.
+    """
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """The picture; several need --cameras."""
+    cameras: Path | None = None
+    """Camera file (docs/formats.md): which camera took which picture, and which views to generate."""
+    trajectory: str | None = None
+    """Camera path for a single picture: orbit, dolly, spiral, spline or walk. Default: orbit."""
+    strength: float = 1.0
+    """How far the path moves; 1 is modest enough for one picture."""
+    views: int | None = None
+    """Views in all, references included. Default: 8 on a path, all cameras of a camera file (32 at most)."""
+    steps: int = 30
+    """Steps of the diffusion sampler."""
+    seed: int = 0
+    """Random seed; the same seed gives the same scene on the same machine."""
+    fov: float | None = None
+    """Horizontal field of view of the picture in degrees. Default: from EXIF, else 60."""
+    weights: str | None = None
+    """Folder of weights, or the name of shipped ones. Default: the shipped ggs_rooms."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:N. Default: the GPU if there is one."""
+    out: Path | None = None
+    """Folder for the results. Default: out/ and the first picture's name."""
+    overwrite: bool = False
+    """Replace an earlier result in that folder."""
+
+    def run(self) -> None:
+        if not self.images:
+            raise ValueError("give an image: latent3d scene photo.jpg")
+        from latent3d.io.atomic import check_output_folder
+
+        out = self.out or Path("out") / self.images[0].stem
+        check_output_folder(out, self.overwrite)
+        from latent3d.apps.pipelines import GGS, read_inputs
+        from latent3d.apps.progress import bar
+
+        # The inputs are read before the weights: what is wrong with them shows at once.
+        inputs = read_inputs(
+            self.images,
+            cameras=self.cameras,
+            trajectory=self.trajectory,
+            strength=self.strength,
+            num_views=self.views,
+            fov_degrees=self.fov,
+            seed=self.seed,
+        )
+        model = GGS.from_pretrained(self.weights, device=self.device)
+        scene = model.sample(inputs, steps=self.steps, seed=self.seed, progress=bar)
+        scene.save(out, overwrite=self.overwrite, progress=bar)
+        print(f"wrote {out}/ (open {out / 'viewer.html'} in a browser)")

@@ -1,0 +1,63 @@
+"""``latent3d train``: from a preset to weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a preset; the same command again goes on where it stopped."""
+
+    preset: tyro.conf.Positional[str]
+    """Name of a training preset, for example ggs_rooms or ggs_rooms_tiny."""
+    out: Path | None = None
+    """Folder of the run. Default: runs/ and the preset's name."""
+    stage: str | None = None
+    """Train only this stage."""
+    max_minutes: float | None = None
+    """Save and stop after that time."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    seed: int | None = None
+    """Random seed instead of the preset's."""
+    bank: tuple[str, ...] = ()
+    """Folders of rendered clips instead of the preset's data."""
+    val_bank: tuple[str, ...] = ()
+    """The same for validation."""
+    set: tuple[str, ...] = ()
+    """Settings that differ from the preset, as path=value."""
+    threads: int | None = None
+    """CPU threads of PyTorch."""
+    fresh: bool = False
+    """Insist on a folder without a run instead of going on."""
+    export: Path | None = None
+    """Write the averaged weights into this folder at the end."""
+    export_dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Number format of the exported weights."""
+
+    def run(self) -> None:
+        from latent3d.training.command import train_command
+
+        train_command(
+            self.preset,
+            self.out,
+            stage=self.stage,
+            max_minutes=self.max_minutes,
+            device=self.device,
+            seed=self.seed,
+            bank=self.bank,
+            val_bank=self.val_bank,
+            overrides=self.set,
+            threads=self.threads,
+            resume=not self.fresh,
+        )
+        if self.export is not None:
+            from latent3d.training.export import export_weights
+
+            folder = export_weights(self.out or Path("runs") / self.preset, self.export, dtype=self.export_dtype)
+            print(f"wrote weights to {folder}")

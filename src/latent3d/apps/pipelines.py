@@ -1,0 +1,170 @@
+"""The main job in three lines::
+
+model = GGS.from_pretrained()
+scene = model.sample("photo.jpg", seed=0)
+scene.save("out/photo")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent3d.apps.inputs import SceneInputs, read_inputs
+from latent3d.apps.progress import Progress, quiet
+from latent3d.apps.scene import Scene
+from latent3d.io.cards import Stopwatch
+from latent3d.representations.views import Views
+from latent3d.systems.ggs import GGSConfig, GGSSystem
+from latent3d.weights import find_shipped, load_into, load_weights, weights_hash
+
+DEFAULT_WEIGHTS = "ggs_rooms"
+MAX_SEED = 2**63 - 1
+FOCUS_DEPTH = 3.0
+"""Typical depth of a room in scene units (metres)."""
+
+
+class GGS:
+    """Generative Gaussian Splatting, ready to use: a system with its weights, on a device."""
+
+    def __init__(self, system: GGSSystem, weights: dict[str, Any] | None = None) -> None:
+        """Wrap a system; ``weights`` says in cards where its weights come from."""
+        self.system = system.eval()
+        self.weights = weights or {"name": "not saved"}
+
+    @classmethod
+    def from_pretrained(cls, path_or_name: str | Path | None = None, device: str | None = None) -> GGS:
+        """Load weights.
+
+        Args:
+            path_or_name: a weights folder, or the name of shipped weights; default ``ggs_rooms``.
+            device: for example ``cpu`` or ``cuda``; default the GPU if there is one.
+
+        Raises:
+            FileNotFoundError, ValueError: no such weights, or damaged ones: one sentence with the file and the remedy.
+        """
+        place = pick_device(device)
+        folder = find_weights(path_or_name)
+        system, card = load_ggs(folder)
+        about = {
+            "name": folder.name,
+            "sha256": weights_hash(folder),
+            "licence": card.get("licence", card.get("license", "not stated in the weights' card")),
+            "trained_on": card.get("data", card.get("training", {}).get("data", "not stated in the weights' card")),
+        }
+        return cls(system.to(place), about)
+
+    def sample(
+        self,
+        images: SceneInputs | str | Path | Tensor | Sequence[str | Path | Tensor],
+        *,
+        steps: int = 30,
+        seed: int = 0,
+        progress: Progress = quiet,
+        **options: Any,
+    ) -> Scene:
+        """Generate a scene.
+
+        Args:
+            images: one picture (file, or tensor (3, H, W) in [0, 1]) or several with ``cameras=FILE``; or inputs that
+                `read_inputs` made.
+            steps: steps of the sampler.
+            seed: the same seed gives the same scene on the same machine.
+            progress: see `latent3d.apps.progress`.
+            options: further arguments of `read_inputs`: cameras, trajectory, strength, num_views, fov_degrees.
+
+        Raises:
+            FileNotFoundError, ValueError: for inputs that cannot be used.
+        """
+        if not 1 <= steps <= 1000:
+            raise ValueError(f"{steps} steps are not possible; give 1 to 1000")
+        if not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"the seed {seed} is not usable; give a whole number from 0 to {MAX_SEED}")
+        watch = Stopwatch()
+        with watch("inputs"):
+            inputs = images if isinstance(images, SceneInputs) else read_inputs(images, seed=seed, **options)
+            height, width = self.system.config.height, self.system.config.width
+            references, notes = inputs.fitted(height, width)
+            device = next(self.system.parameters()).device
+            references = references.to(device)
+        with watch("geometry"), torch.no_grad():
+            depth = typical_depth(self.system, references)
+            targets = inputs.targets_for(height, width, depth).to(device)
+        step = progress("sampling", steps)
+        with watch("sampling"), torch.no_grad():
+            output = self.system.sample(references, targets, steps=steps, seed=seed, on_step=lambda *_: step())
+        card = {
+            "job": "scene",
+            "method": "GGS",
+            "seed": seed,
+            "steps": steps,
+            "device": str(device),
+            "weights": self.weights,
+            "inputs": [{"file": name, "notes": list(said)} for name, said in zip(inputs.names, notes, strict=True)],
+            "cameras": [*inputs.camera_notes, f"Typical depth of the scene: {depth:.2f} units."],
+            "views": {"references": len(references), "generated": len(targets), "height": height, "width": width},
+        }
+        return Scene(output, inputs.order, card, watch)
+
+
+def typical_depth(system: GGSSystem, references: Views) -> float:
+    """Median depth of the first reference in scene units, by which camera paths are scaled.
+
+    A model without reference geometry gets `FOCUS_DEPTH`.
+    """
+    if system.geometry is None:
+        return FOCUS_DEPTH
+    cameras = references.cameras.relative_to(references.cameras.c2w[:1].expand(len(references), 4, 4))
+    relative = system.geometry(references.images[None], cameras[None]).relative[0, 0]
+    return float(system.config.depth_range.depth(relative).median())
+
+
+def load_ggs(folder: Path) -> tuple[GGSSystem, dict[str, Any]]:
+    """A system from a weights folder, strictly, and the weights' card.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`, or a configuration that does not fit.
+    """
+    state, config, card = load_weights(folder)
+    try:
+        system = GGSConfig.from_dict(config).build()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the weights in '{folder}' are not of a GGS model of this version: {error}") from error
+    load_into(system, state, f"'{folder}'")
+    return system, card
+
+
+def find_weights(path_or_name: str | Path | None) -> Path:
+    """Weights folder from a path, a shipped name or nothing.
+
+    Raises:
+        FileNotFoundError: with what was searched.
+    """
+    if path_or_name is None:
+        return find_shipped(DEFAULT_WEIGHTS)
+    folder = Path(path_or_name)
+    if folder.exists() or len(folder.parts) > 1:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no weights folder '{folder}'; give a folder written by latent3d")
+        return folder
+    return find_shipped(str(path_or_name))
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Device by name, or the best there is.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device '{name}' cannot be used here; choose cpu, or drop --device") from error
+    return device

@@ -1,0 +1,139 @@
+"""A generated scene and its folder of files.
+
+M: views in the order of the model's output, references first. H, W: image size in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latent3d.apps.progress import Progress, quiet
+from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.trajectories import interpolate_poses
+from latent3d.io.atomic import output_folder, write_bytes
+from latent3d.io.camera_files import write_cameras
+from latent3d.io.cards import Stopwatch, make_card, write_card
+from latent3d.io.images import depth_picture, save_image
+from latent3d.io.splat_files import write_splats
+from latent3d.io.video import write_video
+from latent3d.io.viewer_html import write_viewer
+from latent3d.rendering.base import Rendering
+from latent3d.rendering.splats import render_gaussians
+from latent3d.systems.ggs import GGSOutput
+
+FILM_SIDE = 256
+"""Shorter side of the film in pixels; splats have no resolution of their own."""
+FILM_FPS = 24
+FRAMES_PER_VIEW = 12
+"""Film frames from one view to the next."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What `GGS.sample` returns.
+
+    Attributes:
+        output: everything the model made: splats, decoded images, depths, cameras (M,), references first.
+        order: positions of the M views along the camera path, first to last.
+        card: seed, weights, inputs and what was done to them.
+        watch: seconds by stage.
+    """
+
+    output: GGSOutput
+    order: tuple[int, ...]
+    card: dict[str, Any]
+    watch: Stopwatch
+
+    def render(self, cameras: Cameras) -> Rendering:
+        """The splats as seen by cameras (V,)."""
+        with torch.no_grad():
+            return render_gaussians(self.output.gaussians, cameras)
+
+    def save(self, folder: str | Path, overwrite: bool = False, progress: Progress = quiet) -> Path:
+        """Write the folder: it appears whole or not at all.
+
+        ``scene.ply`` (3DGS layout), ``flythrough.mp4``, ``viewer.html`` (one file, opens offline), ``views/`` (the
+        generated views, and the splats seen from the same cameras), ``depth/`` (pictures, and raw values as .npz),
+        ``cameras.json`` and ``card.json``.
+
+        Raises:
+            ValueError: if the place is taken (see `output_folder`).
+            OSError: if it cannot be written or the disk is full.
+        """
+        folder = Path(folder)
+        output = self.output
+        step = progress("writing", 6)
+        with output_folder(folder, overwrite) as place:
+            with self.watch("splats"):
+                write_splats(place / "scene.ply", output.gaussians)
+            step()
+            with self.watch("views"):
+                self._save_views(place)
+            step()
+            with self.watch("film"):
+                frames = film_frames(output.gaussians, film_path(output.cameras[list(self.order)]))
+                encoder = write_video(place / "flythrough.mp4", frames, fps=FILM_FPS)
+            step()
+            with self.watch("page"):
+                write_viewer(place / "viewer.html", output.gaussians, output.cameras[0])
+            step()
+            names = [f"views/view_{index:02d}.png" for index in range(len(output.cameras))]
+            write_cameras(place / "cameras.json", output.cameras, names, output.is_reference.tolist())
+            step()
+            seconds = {stage: round(value, 2) for stage, value in self.watch.seconds.items()}
+            about = {"splats": len(output.gaussians), "film": f"{encoder}, {FILM_FPS} frames per second"}
+            write_card(place / "card.json", make_card(**self.card, outputs=about, seconds=seconds))
+            step()
+        return folder
+
+    def _save_views(self, place: Path) -> None:
+        output = self.output
+        seen = self.render(output.cameras)
+        assert seen.rgb is not None
+        depth = torch.where(seen.alpha > 0.5, seen.depth, torch.zeros_like(seen.depth))
+        known = depth[depth > 0]
+        near, far = (float(known.quantile(q)) for q in (0.02, 0.98)) if known.numel() else (1.0, 2.0)
+        for index in range(len(output.cameras)):
+            save_image(place / f"views/view_{index:02d}.png", output.images[index])
+            save_image(place / f"views/splats_{index:02d}.png", seen.rgb[index])
+            save_image(place / f"depth/depth_{index:02d}.png", depth_picture(depth[index], near, far))
+        raw = {"depth": depth, "alpha": seen.alpha, "depth_latent": output.depths}
+        buffer = io.BytesIO()
+        arrays = {name: value.detach().cpu().float().numpy().astype(np.float32) for name, value in raw.items()}
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_bytes(place / "depth/depth.npz", buffer.getvalue())
+
+
+def film_path(cameras: Cameras, frames_per_view: int = FRAMES_PER_VIEW) -> Cameras:
+    """Smooth path through key cameras (M,) and back to the first: on along a closed path, else the way it came."""
+    centers = cameras.centers
+    steps = (centers[1:] - centers[:-1]).norm(dim=-1)
+    closed = len(cameras) > 2 and float((centers[-1] - centers[0]).norm()) <= 1.5 * float(steps.max())
+    index = list(range(len(cameras)))
+    index += [0] if closed else index[-2::-1]
+    keys = cameras[index]
+    count = (len(index) - 1) * frames_per_view
+    c2w = interpolate_poses(keys.c2w.double(), count + 1)[:-1].to(cameras.w2c)
+    place = torch.linspace(0, len(index) - 1, count + 1, dtype=keys.k.dtype, device=keys.k.device)[:-1]
+    low = place.floor().long().clamp_max(len(index) - 2)
+    k = torch.lerp(keys.k[low], keys.k[low + 1], (place - low)[:, None, None])
+    return Cameras.from_c2w(c2w, k, cameras.height, cameras.width)
+
+
+def film_frames(gaussians: Any, cameras: Cameras, side: int = FILM_SIDE, chunk: int = 8) -> Iterator[Tensor]:
+    """Pictures (3, H, W) of the splats along a path, a few rendered at a time; the shorter side is ``side`` pixels."""
+    scale = side / min(cameras.height, cameras.width)
+    large = cameras.resized(round(cameras.height * scale), round(cameras.width * scale))
+    for start in range(0, len(large), chunk):
+        with torch.no_grad():
+            rendering = render_gaussians(gaussians, large[start : start + chunk])
+        assert rendering.rgb is not None
+        yield from rendering.rgb

@@ -46,7 +46,7 @@ One kind of file is excepted: ``pretrained.py`` imports foreign weights, and rea
 """
 OUTSIDE_WORLD = {
     *("argparse", "tyro", "click", "logging", "tqdm", "viser", "tensorboard", "rich"),
-    *("io", "json", "os", "shutil", "tempfile", "subprocess", "PIL", "imageio", "av", "safetensors"),
+    *("io", "json", "shutil", "tempfile", "subprocess", "PIL", "imageio", "av", "safetensors"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,8 +37,9 @@ class Gaussians:
         return self.means.shape[0]
 
     def _map(self, function) -> Gaussians:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: None if value is None else function(value) for name, value in values.items()})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return Gaussians(**mapped)
 
     def __getitem__(self, index) -> Gaussians:
         return self._map(lambda tensor: tensor[index])
@@ -57,7 +59,7 @@ class Gaussians:
         Raises:
             ValueError: if only some parts have a channel.
         """
-        joined = {}
+        joined: dict[str, Any] = {}
         for field in fields(Gaussians):
             values = [getattr(part, field.name) for part in parts]
             missing = sum(value is None for value in values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,7 @@ def test_workers_do_not_change_batches():
         assert torch.equal(expected.images, found.images)
         assert torch.equal(expected.depths, found.depths)
         assert torch.equal(expected.cameras.w2c, found.cameras.w2c)
+    assert several._start().submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN  # Ctrl-C ends the parent
     several.close()
     assert several._pool is None
 

@@ -224,6 +224,13 @@ def test_wrong_runs_are_refused(tiny_config, tmp_path, whole):
         train(tiny_config, tmp_path / "c", stage="colour", progress=False)
 
 
+def test_a_bank_that_grew_is_said(tiny_config, tmp_path, capsys):
+    train(tiny_config.replace(data=tiny_config.data.replace(max_clips=8)), tmp_path, stage="depth", progress=False)
+    longer = tiny_config.replace(stages=(tiny_config.stages[0].replace(steps=8), tiny_config.stages[1]))
+    train(longer, tmp_path, stage="depth")
+    assert "the data changed from 8 to 12 clips" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_names_the_remedy(tiny_config, whole):
     newest = list_checkpoints(whole / "checkpoints")[-1]
     file = sorted(newest.glob("model*.safetensors"))[0]

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from latent3d.data.shards import Sampler, assemble, single_threaded, worlds_sampler
+from latent3d.data.shards import Sampler, assemble, quiet_worker, worlds_sampler
 from latent3d.data.view_sampling import ViewSampling
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
@@ -111,7 +111,7 @@ class WorldStream:
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=single_threaded)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=quiet_worker)
         return self._pool
 
 

@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -124,7 +125,7 @@ def render_bank(
                 on_clips(done)
     elif jobs:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=single_threaded) as pool:
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=quiet_worker) as pool:
             try:
                 for future in as_completed([pool.submit(_render_shard, *job) for job in jobs]):
                     done = future.result()
@@ -158,8 +159,9 @@ def bank_command(
         )  # fmt: skip
 
 
-def single_threaded() -> None:
-    """Initialiser of worker processes: one thread each, the processes are the parallelism."""
+def quiet_worker() -> None:
+    """Initialiser of worker processes: one thread each; Ctrl-C is the parent's affair, which ends them in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.environ["NUMBA_NUM_THREADS"] = "1"
 

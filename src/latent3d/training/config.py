@@ -132,7 +132,7 @@ class DataConfig(Config):
         return self._worlds("val", stage, 0, 0)
 
     def _worlds(
-        self, split: str, stage: StageConfig, seed: int, workers: int, rank: int, world_size: int
+        self, split: str, stage: StageConfig, seed: int, workers: int, rank: int = 0, world_size: int = 1
     ) -> WorldStream:
         return WorldStream(
             self.family, stage.batch_size, stage.sampling, seed, split=split, size=self.size,

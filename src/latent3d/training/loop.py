@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,7 @@ class StageLoop:
         self.terms: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._count = 0
+        self._fixed: dict[int, Views] = {}
         self._saved_step: int | None = None
         self._saved_at = self._window_at = time.monotonic()
 
@@ -102,6 +103,14 @@ class StageLoop:
         self.ema.restore(tensors["ema"])
         self.step = self._saved_step = state["step"]
         self._sums, self._count = dict(state["pending"]["sums"]), state["pending"]["count"]
+        if state["clips"] != self._clips():
+            self.run.report.say(
+                f"the data changed from {state['clips']} to {self._clips()} clips: other batches follow"
+            )
+
+    def _clips(self) -> int | None:
+        """Number of clips of a bank; None for endless streams."""
+        return len(self.stream) if isinstance(self.stream, Sized) else None
 
     def reset_average(self) -> None:
         """Begin the average at the present weights."""
@@ -220,12 +229,11 @@ class StageLoop:
     @torch.no_grad()
     def _validate(self) -> None:
         """Terms on fixed batches with fixed noise and the averaged weights."""
-        stream = self.run.config.data.validation(self.stage)
         sums: dict[str, float] = {}
         self.run.model.eval()
         with self.ema.applied():
             for number in range(self.stage.validate_batches):
-                for name, value in self._terms(stream.batch(number), (number,)).items():
+                for name, value in self._terms(self._fixed_batch(number), (number,)).items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         self.run.model.train()
         self._row({f"validation/{name}": value / self.stage.validate_batches for name, value in sums.items()})
@@ -235,13 +243,19 @@ class StageLoop:
         """A sheet of samples with the averaged weights, where the system draws any."""
         if not hasattr(self.run.model, "sample_sheet"):
             return
-        batch = self.run.config.data.validation(self.stage).batch(0).to(self.run.device)
+        batch = self._fixed_batch(0).to(self.run.device)
         generator = torch.Generator(self.run.device).manual_seed(self.run.config.seed)
         self.run.model.eval()
         with self.ema.applied():
             rows = self.run.model.sample_sheet(batch, self.stage.name, generator)
         self.run.model.train()
         save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
+
+    def _fixed_batch(self, number: int) -> Views:
+        """Validation batch, kept in memory: the worlds would take long to draw it again."""
+        if number not in self._fixed:
+            self._fixed[number] = self.run.config.data.validation(self.stage).batch(number)
+        return self._fixed[number]
 
     def save(self) -> Path:
         """Write a checkpoint, unless the last one is of this step."""
@@ -255,6 +269,7 @@ class StageLoop:
             "global_step": self.run.global_step,
             "seconds": self.run.trained_seconds(),
             "seed": self.run.config.seed,
+            "clips": self._clips(),
             "pending": {"sums": self._sums, "count": self._count},
             "torch": torch.__version__,
             "device": str(self.run.device),

@@ -51,14 +51,14 @@ class ImageVAEConfig(Config):
             `ImageVAE.fit_normalization` replaces it by statistics per channel.
     """
 
-    kind: str = "AutoencoderKL"
+    kind: str = "AutoencoderTiny"
     latent_channels: int = 8
     patch_size: int = 4
-    block_out_channels: tuple[int, ...] = (64, 128)
+    block_out_channels: tuple[int, ...] = (64, 64)
     decoder_channels: tuple[int, ...] | None = None
-    encoder_layers: tuple[int, ...] = (1, 1)
-    decoder_layers: tuple[int, ...] | None = None
-    act: str = "silu"
+    encoder_layers: tuple[int, ...] = (2, 2)
+    decoder_layers: tuple[int, ...] | None = (3, 3)
+    act: str = "relu"
     norm_groups: int = 8
     mid_attention: bool = False
     mid_pool: bool = False
@@ -100,13 +100,18 @@ class ImageVAEConfig(Config):
 
 
 def image_vae_small(latent_channels: int = 8) -> ImageVAEConfig:
-    """Preset for 128x128 training on a few CPU cores: factor 8."""
+    """Preset for training at 128x128 on a few CPU cores: factor 8, 1.25 M parameters.
+
+    At equal CPU time it beat AutoencoderKL of 2.5 M parameters, wider decoders, and patches of 1 and 2.
+    """
     return ImageVAEConfig(latent_channels=latent_channels)
 
 
 def image_vae_small_tiny(latent_channels: int = 4) -> ImageVAEConfig:
     """The same kinds of layers at a size for tests: factor 8."""
-    return ImageVAEConfig(latent_channels=latent_channels, block_out_channels=(8, 16), norm_groups=4)
+    return ImageVAEConfig(
+        latent_channels=latent_channels, block_out_channels=(8, 8), encoder_layers=(1, 1), decoder_layers=(1, 1)
+    )
 
 
 class ImageVAE(nn.Module):

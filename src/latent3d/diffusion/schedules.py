@@ -128,7 +128,7 @@ def logit_normal_times(
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Training times of flow matching of the given shape, logit(t) ~ N(mean, std^2), then shifted. On the generator's device."""
+    """Training times of the given shape for flow matching, logit(t) ~ N(mean, std^2), then shifted."""
     return shift_times(torch.sigmoid(mean + std * _normal(shape, generator, dtype)), shift)
 
 

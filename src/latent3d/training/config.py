@@ -21,7 +21,7 @@ from latent3d.representations.views import Views
 
 @runtime_checkable
 class System(Protocol):
-    """What the engine asks of a model (an ``nn.Module`` as well).
+    """What the engine asks of a model (an ``nn.Module`` as well). Generators are CPU generators on every device.
 
     A system may also have ``sample_sheet(batch, stage, generator) -> dict[str, Tensor]``: rows of pictures (N, 3, H, W)
     in [0, 1] or depths (N, 1, H, W), drawn from time to time with the averaged weights; and

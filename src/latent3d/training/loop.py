@@ -167,7 +167,7 @@ class StageLoop:
         device = self.run.device
         seed = step_seed(*key)
         torch.manual_seed(seed)  # dropout and whatever else uses the global generator
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.stage.autocast == "bf16"):
             return self.run.model.training_terms(batch.to(device), self.stage.name, generator)
 
@@ -244,7 +244,7 @@ class StageLoop:
         if not hasattr(self.run.model, "sample_sheet"):
             return
         batch = self._fixed_batch(0).to(self.run.device)
-        generator = torch.Generator(self.run.device).manual_seed(self.run.config.seed)
+        generator = torch.Generator().manual_seed(self.run.config.seed)
         self.run.model.eval()
         with self.ema.applied():
             rows = self.run.model.sample_sheet(batch, self.stage.name, generator)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from .plane_world import EDGE, FAR, NEAR, plane_clip
 
 from latent3d.evaluation.baselines import fill_holes, nearest_reference, repeat_references, warp_references
 from latent3d.evaluation.image_metrics import psnr
@@ -8,6 +7,8 @@ from latent3d.evaluation.visibility import seen_mask
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
 from latent3d.representations.views import Views
+
+from .plane_world import EDGE, FAR, NEAR, plane_clip
 
 
 def test_the_clip_is_its_own_known_answer():

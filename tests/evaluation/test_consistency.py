@@ -3,11 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from .plane_world import plane_clip
 
 from latent3d.evaluation.consistency import TSEDConfig, TSEDPairs, sift_features, tsed
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.epipolar import fundamental_matrix, symmetric_epipolar_distance
+
+from .plane_world import plane_clip
 
 X1, X2 = torch.tensor([[100.0, 140.0]], dtype=torch.float64), torch.tensor([[60.0, 150.0]], dtype=torch.float64)
 

@@ -59,7 +59,7 @@ def warp_references(references: Views, targets: Cameras, *, supersample: int = 2
     Several references are blended by the inverse square of their cameras' distance to the target's.
 
     Args:
-        references: K views with depths, the true ones or a model's; 0 marks pixels without depth, which are not carried.
+        references: K views with depths, the true ones or a model's; pixels of depth 0 (unknown) are not carried.
         targets: M cameras of the references' image size.
         supersample: samples per pixel side in the forward warp, so that magnified surfaces do not tear.
         tolerance: relative difference of depth up to which two samples are the same surface.
@@ -153,7 +153,7 @@ def _forward_depth(points: Tensor, target: Cameras, tolerance: float) -> tuple[T
 
 
 def _sample_references(references: Views, target: Cameras, surface: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Colours (3, H, W) of one target's surface points (H, W, 3) in the references that see them, and where any does."""
+    """Colours (3, H, W) of one target's surface points (H, W, 3) in the references that see them; where any does."""
     assert references.depths is not None
     cameras, count = references.cameras, len(references)
     position, z = cameras.project(rearrange(surface, "h w c -> 1 (h w) c").expand(count, -1, -1))

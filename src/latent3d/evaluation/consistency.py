@@ -1,14 +1,13 @@
 """TSED: do neighbouring frames agree with the cameras they were asked for? (Yu et al. 2023, arXiv 2304.10700)
 
 Per pair of neighbours: SIFT matches without any geometric verification, their symmetric epipolar distance (SED) under
-the known cameras, and the pair is consistent if it has at least ``min_matches`` matches with a median SED below T_error.
+the known cameras; the pair is consistent if it has at least ``min_matches`` matches with a median SED below T_error.
 
-Our choices, all stated in the result record: OpenCV's SIFT (edge threshold 30 and contrast
-threshold 0.02 as in COLMAP) with Lowe's ratio test at 0.8 and mutual nearest neighbours in place of COLMAP's matcher;
-images are enlarged before SIFT to a shorter side of at least 256 px, because small images give too few points (at
-128 px, 17 instead of 62 matches per pair of true frames); pixel positions are in the original image. The paper works at
-256 x 256, and thresholds scale with the image: T_error is given in 256ths of the shorter side, so T_error = 2 is 1 px
-in an image of 128 px and 2 px in one of 256 px.
+Our choices, all stated in the result record: OpenCV's SIFT (edge threshold 30 and contrast threshold 0.02 as in COLMAP)
+with Lowe's ratio test at 0.8 and mutual nearest neighbours in place of COLMAP's matcher; images are enlarged before
+SIFT to a shorter side of at least 256 px, because small images give too few points; pixel positions are in the original
+image. The paper works at 256 x 256, and thresholds scale with the image: T_error is given in 256ths of the shorter
+side, so T_error = 2 is 1 px in an image of 128 px and 2 px in one of 256 px.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ def tsed(images: Float[Tensor, "v 3 h w"], cameras: Cameras, config: TSEDConfig 
 
 
 def sift_features(image: Float[Tensor, "3 h w"], side: int, contrast: float) -> tuple[np.ndarray, np.ndarray]:
-    """SIFT keypoints of one image: positions (N, 2) in its pixels (first pixel centre (0.5, 0.5)), descriptors (N, 128).
+    """SIFT keypoints: positions (N, 2) in the image's pixels (first pixel centre (0.5, 0.5)), descriptors (N, 128).
 
     The image is first enlarged by the smallest whole factor that brings its shorter side to ``side``.
     """
@@ -138,7 +137,7 @@ def sift_features(image: Float[Tensor, "3 h w"], side: int, contrast: float) -> 
     if factor > 1:
         grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     # Without `enable_precise_upscale` OpenCV's positions are a quarter of a pixel too far right and down.
-    sift = cv2.SIFT_create(contrastThreshold=contrast, edgeThreshold=30, enable_precise_upscale=True)
+    sift = cv2.SIFT_create(contrastThreshold=contrast, edgeThreshold=30, enable_precise_upscale=True)  # type: ignore[attr-defined]
     points, descriptors = sift.detectAndCompute(grey, None)
     if descriptors is None:
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)

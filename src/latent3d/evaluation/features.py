@@ -33,9 +33,14 @@ class FeatureExtractor(Protocol):
         resize_rule: how images reach the network's input size, in words.
     """
 
-    name: str
-    sha256: str
-    resize_rule: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def resize_rule(self) -> str: ...
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]: ...
 

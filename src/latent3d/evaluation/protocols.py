@@ -90,14 +90,14 @@ class WorldScenes:
         count: number of scenes.
         split: "test" for tables, "val" while developing.
         views: views per clip.
-        size: height and width in pixels.
+        size: (height, width) in pixels.
     """
 
     family: str
     count: int = 64
     split: str = "test"
     views: int = 8
-    size: int = 128
+    size: tuple[int, int] = (128, 128)
 
     def __len__(self) -> int:
         return self.count
@@ -106,9 +106,8 @@ class WorldScenes:
         """Clip ``index`` with exact depth."""
         from latent3d.worlds import sample_clip
 
-        return sample_clip(
-            self.family, self.split, index, num_views=self.views, height=self.size, width=self.size, extra_views=0
-        )
+        height, width = self.size
+        return sample_clip(self.family, self.split, index, num_views=self.views, height=height, width=width)
 
     def describe(self) -> dict[str, Any]:
         """Family, split and clip numbers."""
@@ -124,19 +123,26 @@ class WorldScenes:
 class CaptureScenes:
     """Windows of consecutive posed photos of a real place: a folder with ``cameras.json`` and the pictures it names.
 
-    Photos are undistorted where the file states a distortion, cut to the largest centred square and resized with an
-    anti-aliasing filter. There is no true depth, so that depth scores, seen masks and the true-depth warp fall away.
+    Photos are undistorted where the file states a distortion, cut to the largest centred window of the wanted aspect
+    and resized with an anti-aliasing filter. There is no true depth, so that depth scores, seen masks and the
+    true-depth warp fall away.
     """
 
     def __init__(
-        self, folder: str | Path, *, views: int = 8, size: int = 128, stride: int = 1, scale: float = 1.0
+        self,
+        folder: str | Path,
+        *,
+        views: int = 8,
+        size: tuple[int, int] = (128, 128),
+        stride: int = 1,
+        scale: float = 1.0,
     ) -> None:
         """Read the cameras.
 
         Args:
             folder: holds ``cameras.json``; frames are taken in its order.
             views: photos per scene.
-            size: height and width in pixels after the resize.
+            size: (height, width) in pixels after the resize.
             stride: distance between neighbouring photos of a scene in the file's order.
             scale: factor on the translations, to bring a capture of arbitrary scale to the model's units.
 
@@ -179,7 +185,7 @@ class CaptureScenes:
             "photos": len(self.images),
             "stride": self.stride,
             "translation_factor": self.scale,
-            "resize_rule": f"undistorted, centred square, anti-aliased resize to {self.size} x {self.size}",
+            "resize_rule": f"undistorted, centred window, anti-aliased resize to {self.size[1]} x {self.size[0]}",
         }
 
     def _view(self, index: int) -> Views:
@@ -195,5 +201,5 @@ class CaptureScenes:
             k = camera.k.double().numpy().copy()
             k[:2, 2] -= 0.5  # OpenCV counts from the centre of the first pixel
             image = torch.from_numpy(cv2.undistort(picture, k, self.distortion[index])).permute(2, 0, 1)
-        image, camera, _ = fit_to(image, camera, self.size, self.size)
+        image, camera, _ = fit_to(image, camera, *self.size)
         return Views(image, camera)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -32,6 +31,10 @@ METRICS = (
     "seconds",
 )
 """Per-scene numbers, in the order of the record; a number that a scene cannot have is NaN."""
+
+
+TRUTH, NEAREST, TRUE_WARP = "truth", "nearest_reference", "warp_true_depth"
+"""Names of the methods that need no model."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def score_prediction(prediction: Prediction, task: SceneTask, config: TSEDConfig
     the masked means. TSED is measured along the whole path with the references' own pictures in their places.
     """
     images, truth = prediction.images.clamp(0, 1), task.targets.images
-    scores: dict[str, Any] = {name: math.nan for name in METRICS}
+    scores: dict[str, Any] = dict.fromkeys(METRICS, math.nan)
     scores |= {
         "psnr": float(psnr(images, truth).mean()),
         "ssim": float(ssim(images, truth).mean()),

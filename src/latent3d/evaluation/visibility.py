@@ -17,9 +17,9 @@ SEEN_TOLERANCE = 0.03
 def seen_mask(references: Views, targets: Views, tolerance: float = SEEN_TOLERANCE) -> Bool[Tensor, "m 1 h w"]:
     """Target pixels whose surface point appears in at least one reference, (M, 1, H, W).
 
-    The point projects into the reference's image, in front of it, and one of the four reference pixels around it shows a
-    surface at its depth (four, because the depth of a slanted surface changes within a pixel). Pixels of unknown depth
-    (0) are not seen.
+    The point projects into the reference's image, in front of it, and one of the four reference pixels around it shows
+    a surface at its depth (four, because the depth of a slanted surface changes within a pixel). Pixels of unknown
+    depth (0) are not seen.
 
     Args:
         references, targets: with depths.

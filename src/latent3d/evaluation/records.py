@@ -1,0 +1,205 @@
+"""Result records: means with bootstrap intervals, JSON, Markdown tables and comparison of two records.
+
+A record carries everything a number depends on (extractor and hash, N, resolution, resize rule, thresholds, alignment,
+axes, seeds, weights, versions); two records whose settings differ are not compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from latent3d.evaluation.distributions import frechet_distance, kernel_distance, precision_recall
+from latent3d.evaluation.features import score_name
+from latent3d.evaluation.scoring import METRICS, NEAREST, TRUTH
+from latent3d.io.cards import machine, versions
+
+METRIC_VERSION = 1
+"""Raised whenever a metric changes its value for the same input."""
+BOOTSTRAP_DRAWS = 2000
+COLUMNS = {
+    "psnr": ("PSNR", 2),
+    "psnr_seen": ("seen", 2),
+    "psnr_unseen": ("unseen", 2),
+    "ssim": ("SSIM", 3),
+    "sharpness_seen": ("sharpness", 2),
+    "abs_rel": ("AbsRel", 3),
+    "tsed": ("TSED", 2),
+    "tsed_matches": ("matches", 0),
+    "seconds": ("s/scene", 2),
+}
+"""Per-scene numbers that the table prints: heading and digits."""
+SAME = ("metric_version", "protocol", "scenes", "resolution", "extractor", "tsed", "depth", "seen")
+"""Parts of a record that must agree before two records are compared."""
+
+
+def interval(values: np.ndarray, seed: int = 0) -> dict[str, float | int | None]:
+    """Mean of per-scene values with its 95 % bootstrap interval over scenes; NaN scenes are left out.
+
+    Percentile bootstrap with `BOOTSTRAP_DRAWS` draws. All entries are None when no scene has the number.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return {"mean": None, "low": None, "high": None, "scenes": 0}
+    picks = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP_DRAWS, len(values)))
+    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "scenes": len(values)}
+
+
+def build_record(
+    conditions: dict[str, Any], entries: list[dict[str, Any]], features: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Everything about one protocol on one source of scenes, JSON-able.
+
+    Args:
+        conditions: metric_version, protocol, scenes, config, extractor and weights, as plain dictionaries.
+        entries: per scene ``scores`` (by method, then number), ``size`` and perhaps ``seen_share``.
+        features: of all target images by method, (N, d), the truth's among them.
+    """
+    extractor, config = conditions["extractor"], conditions["config"]
+    methods: dict[str, dict[str, Any]] = {}
+    for name in entries[0]["scores"]:
+        rows = [entry["scores"][name] for entry in entries]
+        columns = {key: [item[key] for item in rows] for key in METRICS}
+        curve = {t: interval(_array([item["tsed_curve"][t] for item in rows]))["mean"] for t in rows[0]["tsed_curve"]}
+        methods[name] = {
+            "scores": {key: interval(_array(values)) for key, values in columns.items()},
+            "tsed_curve": curve,
+            "distances": None if name == TRUTH else _distances(features[TRUTH], features[name], extractor["name"]),
+            "per_scene": columns,
+        }
+    nearest = _array(methods[NEAREST]["per_scene"]["psnr"])
+    shares = _array([entry.get("seen_share") for entry in entries])
+    record = conditions | {
+        "scenes": conditions["scenes"] | {"count": len(entries), "targets": len(features[TRUTH])},
+        "resolution": entries[0]["size"],
+        "seeds": f"{config['seed']} + scene index",
+        "tsed": config["tsed"] | {"unit": "pixels at a shorter side of 256", "axes": "OpenCV", "sift": "OpenCV"},
+        "depth": {"alignment": "none; abs_rel_median_aligned: median ratio", "views": "targets", "kind": "z-depth"},
+        "seen": {"tolerance": config["seen_tolerance"], "share": interval(shares)["mean"]},
+        "interval": f"95 % percentile bootstrap over scenes, {BOOTSTRAP_DRAWS} draws",
+        "versions": versions(),
+        "machine": machine(),
+        "gain_over_nearest_reference": {
+            name: interval(_array(method["per_scene"]["psnr"]) - nearest)
+            for name, method in methods.items()
+            if name not in (TRUTH, NEAREST)
+        },
+        "methods": methods,
+    }
+    return plain(record)
+
+
+def _distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float]:
+    """Distances of N fake to N real images by name; precision and recall with 3 neighbours."""
+    scores = {score_name("FD", extractor): frechet_distance(real, fake)}
+    scores[score_name("KD", extractor)] = kernel_distance(real, fake).mean
+    if len(real) > 3:
+        scores["precision"], scores["recall"] = precision_recall(real, fake)
+    return scores
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def plain(value: Any) -> Any:
+    """JSON-able copy: NaN and infinities become null, tuples lists, NumPy scalars Python ones."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read a record written by `evaluate`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a record.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no result '{path}'; make one with latent3d evaluate")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is not JSON ({error}); give a results file of latent3d evaluate") from error
+    if not isinstance(record, dict) or "metric_version" not in record or "methods" not in record:
+        raise ValueError(f"'{path}' is not a results file of latent3d evaluate")
+    return record
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """A record as a Markdown table with a caption that states its conditions."""
+    scenes, tsed = record["scenes"], record["tsed"]
+    distance = score_name("FD", record["extractor"]["name"])
+    heads = [head for head, _ in COLUMNS.values()] + [distance]
+    lines = [
+        f"### {record['protocol']['name']} on {scenes['family']}",
+        "",
+        "| method | " + " | ".join(heads) + " |",
+        "|---|" + "---:|" * len(heads),
+    ]
+    for name, method in record["methods"].items():
+        cells = [_cell(method["scores"].get(key), digits) for key, (_, digits) in COLUMNS.items()]
+        cells.append(f"{method['distances'][distance]:.4g}" if method["distances"] else "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    side = min(record["resolution"])
+    lines += [
+        "",
+        f"Means over {scenes['count']} scenes ({scenes['targets']} target views) with 95 % bootstrap intervals over "
+        f"scenes; images {record['resolution'][1]} x {record['resolution'][0]}. PSNR per image, then averaged; "
+        "sharpness = gradient energy over ground truth on seen pixels; AbsRel without alignment; TSED at "
+        f"{tsed['headline'] * side / 256:g} px (T_error = {tsed['headline']:g} at 256 px) with at least "
+        f"{tsed['min_matches']} SIFT matches; extractor {record['extractor']['name']} "
+        f"({record['extractor']['sha256'][:12]}), N = {scenes['targets']}. `@n` = n denoising steps.",
+    ]
+    gains = [f"- {name}: {_gain(gain)}" for name, gain in record.get("gain_over_nearest_reference", {}).items()]
+    if gains:
+        lines += ["", "PSNR over the nearest reference's picture, paired by scene:", "", *gains]
+    return "\n".join(lines) + "\n"
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """Markdown table of the changes from ``first`` to ``second``, method by method.
+
+    Differences are paired by scene and carry a bootstrap interval.
+
+    Raises:
+        ValueError: if the records were made under different conditions.
+    """
+    for key in SAME:
+        if first.get(key) != second.get(key):
+            raise ValueError(f"the two results differ in '{key}' and cannot be compared; evaluate both the same way")
+    names = [name for name in first["methods"] if name in second["methods"]]
+    keys = [key for key in COLUMNS if key != "seconds"]
+    lines = ["| method | " + " | ".join(COLUMNS[key][0] for key in keys) + " |", "|---|" + "---:|" * len(keys)]
+    for name in names:
+        one, two = (record["methods"][name]["per_scene"] for record in (first, second))
+        cells = []
+        for key in keys:
+            change = interval(_array(two[key]) - _array(one[key]))
+            cells.append(_cell(change, COLUMNS[key][1], sign="+"))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    return "-" if gain["mean"] is None else f"{_cell(gain, 2, sign='+')} dB"
+
+
+def _cell(score: dict[str, Any] | None, digits: int, sign: str = "") -> str:
+    if score is None or score["mean"] is None:
+        return "-"
+    mean, low, high = (f"{score[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

@@ -1,0 +1,276 @@
+"""The tables: a model and its baselines over the scenes of a protocol, scene by scene and resumable.
+
+Per scene the model samples with each number of steps; its splats, its 2D decoding, the warp by its own depth and the
+baselines are scored (`scoring`), and numbers and features go to a cache. The record, the table and the picture sheet
+follow from the cache, so that an interrupted run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from latent3d.config import Config
+from latent3d.evaluation.baselines import repeat_references, warp_references
+from latent3d.evaluation.consistency import TSEDConfig
+from latent3d.evaluation.features import FeatureExtractor, build_extractor, extract, random_conv, to_uint8
+from latent3d.evaluation.protocols import (
+    PROTOCOLS,
+    CaptureScenes,
+    SceneSource,
+    ViewProtocol,
+    WorldScenes,
+    get_protocol,
+)
+from latent3d.evaluation.records import METRIC_VERSION, build_record, markdown
+from latent3d.evaluation.scene_cache import SceneCache
+from latent3d.evaluation.scoring import NEAREST, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
+from latent3d.evaluation.visibility import SEEN_TOLERANCE
+from latent3d.geometry.cameras import Cameras
+from latent3d.io.atomic import write_text
+from latent3d.representations.gaussians import Gaussians
+from latent3d.representations.views import Views
+
+SHIPPED = "ggs_rooms"
+"""Shipped weights that are evaluated when none are named."""
+MIN_ALPHA = 0.5
+"""A pixel that the model's splats cover less than this has no depth of its own."""
+
+
+class SceneOutput(Protocol):
+    """What a scene model returns (see `latent3d.systems.ggs.GGSOutput`): references first, then targets."""
+
+    @property
+    def gaussians(self) -> Gaussians: ...
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def depths(self) -> Tensor: ...
+
+    @property
+    def is_reference(self) -> Tensor: ...
+
+
+class SceneModel(Protocol):
+    """Posed pictures and target cameras in, a scene out (see `latent3d.systems.ggs.GGSSystem`)."""
+
+    def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int) -> SceneOutput: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(Config):
+    """Settings that change numbers.
+
+    Attributes:
+        steps: numbers of denoising steps to evaluate; (1, full).
+        seed: scene i samples with seed + i.
+        seen_tolerance: relative depth difference of the seen masks.
+        tsed: thresholds and matcher.
+    """
+
+    steps: tuple[int, ...] = (1, 30)
+    seed: int = 0
+    seen_tolerance: float = SEEN_TOLERANCE
+    tsed: TSEDConfig = field(default_factory=TSEDConfig)
+
+
+@torch.no_grad()
+def predict(model: SceneModel, task: SceneTask, steps: int, seed: int, device: str = "cpu") -> dict[str, Prediction]:
+    """A model's answers to one scene: ``splats``, ``decoded_2d`` and ``warp_model_depth``.
+
+    Splats are rendered at the targets at full size. The warp carries the references by the depth of the model's own
+    splats at the reference cameras.
+    """
+    from latent3d.rendering.splats import render_gaussians
+
+    references, targets = task.model_input(), task.targets.cameras
+    start = time.perf_counter()
+    output = model.sample(references.to(device), targets.to(device), steps=steps, seed=seed)
+    sampled = time.perf_counter() - start
+    images, depths = output.images[~output.is_reference].cpu(), output.depths[~output.is_reference].cpu()
+    size = images.shape[-2:]
+    depths = torch.nn.functional.interpolate(depths, size=size, mode="bilinear", align_corners=False)
+    start = time.perf_counter()
+    seen = render_gaussians(output.gaussians, targets.to(device))
+    assert seen.rgb is not None
+    splats = Prediction(seen.rgb.cpu(), seen.depth.cpu(), sampled + time.perf_counter() - start)
+    start = time.perf_counter()
+    own = render_gaussians(output.gaussians, references.cameras.to(device))
+    own_depth = torch.where(own.alpha > MIN_ALPHA, own.depth, torch.zeros_like(own.depth)).cpu()
+    warp = warp_references(replace(references, depths=own_depth), targets)
+    return {
+        "splats": splats,
+        "decoded_2d": Prediction(images, depths, sampled),
+        "warp_model_depth": Prediction(warp.images, warp.depths, sampled + time.perf_counter() - start),
+    }
+
+
+def baselines(task: SceneTask) -> dict[str, Prediction]:
+    """Ground truth (what TSED and depth scores give on true frames), nearest reference, true-depth warp."""
+    start = time.perf_counter()
+    repeated = repeat_references(task.references, task.targets.cameras)
+    out = {
+        TRUTH: Prediction(task.targets.images, task.targets.depths),
+        NEAREST: Prediction(repeated, None, time.perf_counter() - start),
+    }
+    if task.references.depths is not None:
+        start = time.perf_counter()
+        warp = warp_references(task.references, task.targets.cameras)
+        out[TRUE_WARP] = Prediction(warp.images, warp.depths, time.perf_counter() - start)
+    return out
+
+
+def evaluate(
+    model: SceneModel | None,
+    source: SceneSource,
+    protocol: ViewProtocol,
+    out: str | Path,
+    *,
+    config: EvaluationConfig | None = None,
+    extractor: FeatureExtractor | None = None,
+    weights: dict[str, Any] | None = None,
+    device: str = "cpu",
+    sheet_scenes: int = 6,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a model (None: the baselines alone) and write ``<protocol>_<family>.json``, ``.md`` and ``.png``.
+
+    Args:
+        source: the scenes; all of them are evaluated.
+        out: folder of results; per-scene numbers lie in its ``cache``, by a hash of everything they depend on.
+        weights: what identifies the model, with its ``sha256``; goes into the record and the hash.
+        sheet_scenes: scenes on the picture sheet, spread over the list.
+        progress: progress bar with the time left, on stderr.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: without scenes, or for a model without ``weights`` (its cache could be mistaken for another's).
+    """
+    config, extractor = config or EvaluationConfig(), extractor or random_conv()
+    if len(source) < 1:
+        raise ValueError("there is nothing to evaluate; ask for at least one scene")
+    if model is not None and not (weights or {}).get("sha256"):
+        raise ValueError("name the model's weights by their sha256, so that results of two models cannot mix")
+    about = weights if model is not None else None
+    # The number of scenes is no condition of a scene: a longer run continues a shorter one.
+    scenes = {key: value for key, value in source.describe().items() if key != "indices"}
+    conditions = {
+        "metric_version": METRIC_VERSION,
+        "protocol": protocol.to_dict(),
+        "scenes": scenes,
+        "config": config.to_dict(),
+        "extractor": {"name": extractor.name, "sha256": extractor.sha256, "resize_rule": extractor.resize_rule},
+        "weights": about,
+    }
+    out, total = Path(out), len(source)
+    cache = SceneCache(out / "cache", conditions)
+    shown = set(np.linspace(0, total - 1, min(sheet_scenes, total)).round().astype(int).tolist())
+    for index in tqdm(range(total), desc=f"{protocol.name}, {scenes['family']}", unit="scene", disable=not progress):
+        if cache.has(index, index in shown):
+            continue
+        task = SceneTask.from_clip(source.scene(index), protocol, config.seen_tolerance)
+        predictions = baselines(task)
+        if model is not None:
+            for steps in config.steps:
+                answers = predict(model, task, steps, config.seed + index, device)
+                predictions |= {f"{name}@{steps}": answer for name, answer in answers.items()}
+        scores = {name: score_prediction(item, task, config.tsed) for name, item in predictions.items()}
+        features = {name: extract(extractor, to_uint8(item.images)) for name, item in predictions.items()}
+        cache.store(index, task, predictions, scores, features, index in shown)
+    record = build_record(conditions | {"scenes": source.describe()}, cache.entries(total), cache.features(total))
+    stem = f"{protocol.name}_{scenes['family']}"
+    write_text(out / f"{stem}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(out / f"{stem}.md", markdown(record))
+    if shown:
+        cache.write_sheet(sorted(shown), out / f"{stem}.png")
+    return record
+
+
+def evaluate_command(
+    weights: str | Path | None = None,
+    out: str | Path = "out/evaluation",
+    *,
+    protocol: str | Sequence[str] = tuple(PROTOCOLS),
+    family: str | Sequence[str] = ("mixed", "other"),
+    scenes: int = 64,
+    steps: Sequence[int] = (1, 30),
+    seed: int = 0,
+    split: str = "test",
+    capture: str | Path | None = None,
+    capture_stride: int = 1,
+    capture_scale: float = 1.0,
+    extractor: str = "random_conv",
+    extractor_weights: str | Path | None = None,
+    baselines_only: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """The tables of a weights folder: every protocol on every family, and ``results.md`` with all of them.
+
+    Args:
+        weights: folder, or name of shipped weights; default the shipped ``ggs_rooms``.
+        protocol, family: one or several names.
+        scenes: test scenes per family (clips 0 .. scenes - 1 of the split).
+        steps: numbers of denoising steps; scene i samples with ``seed`` + i.
+        capture: folder of posed photos with ``cameras.json`` in place of the worlds; windows of photos that are
+            ``capture_stride`` apart, translations times ``capture_scale``.
+        extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
+        baselines_only: score what needs no model, at 128 x 128.
+
+    Returns:
+        The records.
+
+    Raises:
+        FileNotFoundError, ValueError: for weights, names or folders that cannot be used.
+    """
+    protocols = [get_protocol(name) for name in ([protocol] if isinstance(protocol, str) else protocol)]
+    families = [family] if isinstance(family, str) else list(family)
+    config = EvaluationConfig(steps=tuple(steps), seed=seed)
+    features = build_extractor(extractor, extractor_weights)
+    model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
+    sources: list[SceneSource] = []
+    if capture is not None:
+        sources.append(CaptureScenes(capture, size=size, stride=capture_stride, scale=capture_scale))
+    else:
+        sources += [WorldScenes(name, scenes, split, size=size) for name in families]
+    shared: dict[str, Any] = {
+        "config": config,
+        "extractor": features,
+        "weights": about,
+        "device": device,
+        "progress": progress,
+    }
+    records = [evaluate(model, source, each, out, **shared) for source in sources for each in protocols]
+    write_text(Path(out) / "results.md", "\n".join(markdown(record) for record in records))
+    return records
+
+
+def load_model(weights: str | Path | None, device: str) -> tuple[SceneModel, dict[str, Any], tuple[int, int]]:
+    """A GGS system from a weights folder or a shipped name, what identifies it, and its image size (height, width).
+
+    Raises:
+        FileNotFoundError, ValueError: if there are no such weights or they do not fit.
+    """
+    from latent3d.systems.ggs import GGSConfig
+    from latent3d.weights import find_shipped, load_into, load_weights, weights_hash
+
+    folder = Path(weights) if weights is not None and Path(weights).is_dir() else find_shipped(str(weights or SHIPPED))
+    state, values, card = load_weights(folder)
+    config = GGSConfig.from_dict(values)
+    system = config.build()
+    load_into(system, state, folder)
+    about = {"name": folder.resolve().name, "sha256": weights_hash(folder), "licence": card.get("licence")}
+    return system.eval().to(device), about, (config.height, config.width)

@@ -1,0 +1,250 @@
+"""The CPU back end: numba kernels behind two autograd functions, gradients by hand.
+
+`render` projects inside the kernels (gradients to the splats); `blend` takes splats that torch projected, and is the
+way to gradients for cameras. The number of threads is torch's (`torch.set_num_threads`); results are bitwise
+reproducible for a fixed number. Letters: V views, N splats, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from latent3d.rendering.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
+from latent3d.rendering.projection import (
+    ANTIALIAS_FLOOR,
+    EXTENT_SLACK,
+    JACOBIAN_MARGIN,
+    LEAST_ALPHA,
+    ProjectedSplats,
+    tile_rectangles,
+)
+from latent3d.rendering.splats_numba_kernels import (
+    LANES,
+    blend_backward_share,
+    blend_share,
+    fill_share,
+    order_share,
+)
+from latent3d.rendering.splats_numba_projection import (
+    add_share,
+    bounds_of,
+    finish_share,
+    project_backward_share,
+    project_share,
+)
+from latent3d.rendering.threads import run_shares, thread_count, warn_if_forked
+
+BUFFER_BYTES = 256 * 2**20
+"""Most memory for the private gradient buffers of all threads together (one buffer is always allowed)."""
+GROUP_BYTES = 16 * 2**20
+"""Views are taken back in groups whose private screen-space gradients stay near the caches."""
+MOST_SPLATS = 2**24
+"""float32 counts the splats of a tile exactly up to here."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    height: int
+    width: int
+    low_pass: float = 0.3
+    near: float = 0.01
+    antialiased: bool = False
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return LANES, -(-self.width // LANES), -(-self.height // LANES)
+
+
+@dataclass
+class _Blended:
+    """What a backward pass needs besides its inputs."""
+
+    splats: np.ndarray
+    rects: np.ndarray
+    starts: np.ndarray
+    entries: np.ndarray
+    remaining: np.ndarray
+    last: np.ndarray
+    depths: np.ndarray
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _limits(number: type) -> tuple:
+    return tuple(number(value) for value in (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, LEAST_ALPHA))
+
+
+def _options(settings: _Settings, number: type) -> tuple:
+    floor = ANTIALIAS_FLOOR if settings.antialiased else 0.0
+    return tuple(number(value) for value in (settings.low_pass, settings.near, ALPHA_MIN, EXTENT_SLACK, floor))
+
+
+def _blend_forward(
+    splats: np.ndarray, depths: np.ndarray, rects: np.ndarray, channels: np.ndarray, settings: _Settings
+) -> tuple[Tensor, Tensor, Tensor, _Blended]:
+    """Order, bin and blend projected splats: images (V, C, H, W), depths and alphas (V, 1, H, W)."""
+    views, total = rects.shape[:2]
+    if total > MOST_SPLATS:
+        raise ValueError(f"the numba back end takes at most {MOST_SPLATS} splats, got {total}; split the scene")
+    shares, dtype = thread_count(), splats.dtype
+    _, columns, rows = settings.grid
+    order = np.empty((views, total), np.int32)
+    counts = np.empty((views, columns * rows), np.int64)
+    visible = np.empty(views, np.int64)
+    bits = depths.view(np.int32 if dtype == np.float32 else np.int64)
+    by_view = min(shares, views)
+    run_shares(order_share, by_view, bits, rects, columns, order, counts, visible)
+    starts = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts.reshape(-1), out=starts[1:])
+    entries = np.empty(starts[-1], np.int32)
+    run_shares(fill_share, by_view, rects, columns, order, visible, starts, entries)
+    shape = (views, settings.height, settings.width)
+    images = np.empty((views, channels.shape[-1], *shape[1:]), dtype)
+    depth, alpha, remaining = (np.empty(shape, dtype) for _ in range(3))
+    last = np.empty(shape, np.int32)
+    run_shares(
+        blend_share, min(shares, counts.size), splats, channels, starts, entries, _limits(dtype.type),
+        images, depth, alpha, remaining, last,
+    )  # fmt: skip
+    blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy())
+    return *(torch.from_numpy(a) for a in (images, depth[:, None], alpha[:, None])), blended
+
+
+def backward_shares(channels_shape: tuple[int, ...], itemsize: int) -> int:
+    """Threads whose private gradients of the channels fit in `BUFFER_BYTES`."""
+    one = int(np.prod(channels_shape)) * itemsize
+    return max(1, min(thread_count(), BUFFER_BYTES // max(one, 1)))
+
+
+def _blend_backward(
+    blended: _Blended, channels: np.ndarray, gradients: tuple[Tensor, Tensor, Tensor], take
+) -> np.ndarray:
+    """Back through blending, group of views by group; ``take(first, views, private)`` consumes and zeroes each.
+
+    Returns the gradient of the channels.
+    """
+    dtype, (views, total) = blended.splats.dtype, blended.rects.shape[:2]
+    shares = backward_shares(channels.shape, dtype.itemsize)
+    group = max(1, min(views, GROUP_BYTES // max(1, shares * total * 7 * dtype.itemsize)))
+    private = np.zeros((shares, group, total, 7), dtype)
+    d_channels = np.zeros((shares, *channels.shape), dtype)
+    d_images, d_depths, d_alphas = (_array(g) for g in gradients)
+    for first in range(0, views, group):
+        count = min(group, views - first)
+        run_shares(
+            blend_backward_share, shares, first, count, blended.splats, channels, blended.starts, blended.entries,
+            _limits(dtype.type), blended.depths, blended.remaining, blended.last,
+            d_images, d_depths[:, 0], d_alphas[:, 0], private, d_channels,
+        )  # fmt: skip
+        take(first, count, private)
+    if shares == 1:
+        return d_channels[0]
+    summed = np.empty_like(channels)
+    run_shares(add_share, thread_count(), d_channels.reshape(shares, -1), summed.reshape(-1))
+    return summed
+
+
+class _Blend(torch.autograd.Function):
+    """Blending of splats that torch projected; gradients to all that `ProjectedSplats` holds and to the channels."""
+
+    @staticmethod
+    def forward(ctx, means, conics, depths, opacities, channels, extents, rects, settings):
+        parts = [means, conics, depths[..., None], opacities[..., None], extents[..., 1:]]
+        splats = _array(torch.cat([part.detach() for part in parts], -1))
+        *out, ctx.blended = _blend_forward(splats, _array(depths), _array(rects), _array(channels), settings)
+        ctx.save_for_backward(channels)
+        return tuple(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        total = np.empty((*ctx.blended.rects.shape[:2], 7), ctx.blended.splats.dtype)
+
+        def take(first: int, count: int, private: np.ndarray) -> None:
+            total[first : first + count] = private[:, :count].sum(0)
+            private[:] = 0
+
+        d_channels = torch.from_numpy(_blend_backward(ctx.blended, _array(ctx.saved_tensors[0]), gradients, take))
+        means, conics, depths, opacities = torch.from_numpy(total).split([2, 3, 1, 1], -1)
+        return means, conics, depths[..., 0], opacities[..., 0], d_channels, None, None, None
+
+
+class _Render(torch.autograd.Function):
+    """Projection and blending; gradients to the splats and the channels, none to the cameras."""
+
+    @staticmethod
+    def forward(ctx, means, quaternions, scales, opacities, channels, w2c, k, settings):
+        inputs = [_array(t) for t in (means, quaternions, scales, opacities)]
+        values, w2c, k = _array(channels), _array(w2c), _array(k)
+        dtype, views, total = values.dtype, w2c.shape[0], inputs[0].shape[0]
+        bounds = bounds_of(k, settings.height, settings.width, JACOBIAN_MARGIN).astype(dtype)
+        splats = np.empty((views, total, 8), dtype)
+        depth = np.empty((views, total), dtype)
+        rects = np.empty((views, total, 4), np.int32)
+        options = _options(settings, dtype.type)
+        run_shares(project_share, thread_count(), *inputs, w2c, k, bounds, options, settings.grid, splats, depth, rects)
+        *out, ctx.blended = _blend_forward(splats, depth, rects, values, settings)
+        ctx.save_for_backward(means, quaternions, scales, opacities, channels)
+        ctx.view = (w2c, k, bounds, options)
+        return tuple(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        *inputs, channels = (_array(t) for t in ctx.saved_tensors)
+        sums = np.zeros((len(channels[0]), 13), channels.dtype)
+        shares = thread_count()
+
+        def take(first: int, count: int, private: np.ndarray) -> None:
+            run_shares(
+                project_backward_share, shares, first, count, *inputs, *ctx.view, ctx.blended.rects, private, sums
+            )
+
+        d_channels = _blend_backward(ctx.blended, channels, gradients, take)
+        out = [np.empty_like(array) for array in inputs]
+        run_shares(finish_share, shares, inputs[1], inputs[2], sums, *out)
+        return *(torch.from_numpy(a) for a in (*out, d_channels)), None, None, None
+
+
+def render(
+    means: Float[Tensor, "n 3"],
+    quaternions: Float[Tensor, "n 4"],
+    scales: Float[Tensor, "n 3"],
+    opacities: Float[Tensor, " n"],
+    channels: Float[Tensor, "v_or_1 n c"],
+    w2c: Float[Tensor, "v 4 4"],
+    k: Float[Tensor, "v 3 3"],
+    height: int,
+    width: int,
+    low_pass: float,
+    near: float,
+    antialiased: bool,
+) -> tuple[Float[Tensor, "v c h w"], Float[Tensor, "v 1 h w"], Float[Tensor, "v 1 h w"]]:
+    """Project and blend on the CPU, with gradients to everything but the cameras.
+
+    Returns:
+        sum(w F), sum(w z) / max(alpha, 1e-6) and alpha.
+    """
+    warn_if_forked()
+    settings = _Settings(height, width, low_pass, near, antialiased)
+    return _Render.apply(means, quaternions, scales, opacities, channels, w2c, k, settings)
+
+
+def blend(
+    projected: ProjectedSplats, channels: Float[Tensor, "v_or_1 n c"], height: int, width: int
+) -> tuple[Float[Tensor, "v c h w"], Float[Tensor, "v 1 h w"], Float[Tensor, "v 1 h w"]]:
+    """Blend splats that torch projected, with gradients to all of them. Returns as `render`."""
+    warn_if_forked()
+    rects = tile_rectangles(projected, height, width, LANES)
+    return _Blend.apply(
+        projected.means, projected.conics, projected.depths, projected.opacities, channels, projected.extents, rects,
+        _Settings(height, width),
+    )  # fmt: skip

@@ -86,6 +86,7 @@ def config_from_diffusers(values: dict[str, Any]) -> ImageVAEConfig:
         **common,
         block_out_channels=widths,
         encoder_layers=(values.get("layers_per_block", 1),) * len(widths),
+        decoder_layers=None,
         act=values.get("act_fn", "silu"),
         norm_groups=values.get("norm_num_groups", 32),
         mid_attention=values.get("mid_block_add_attention", True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,12 +24,10 @@ class LinearPatches(nn.Module):
         basis, std = cosine_patch_basis(factor, latent_channels)
         self.analysis = nn.Conv2d(basis.shape[1], latent_channels, 1)
         self.synthesis = nn.Conv2d(latent_channels, basis.shape[1], 1)
-        with torch.no_grad():
-            whitened = basis / std[:, None]
-            self.analysis.weight.copy_(whitened[:, :, None, None])
-            self.analysis.bias.copy_(-0.5 * whitened.sum(dim=1))  # pictures are centred at 0.5
-            self.synthesis.weight.copy_((basis * std[:, None]).T[:, :, None, None])
-            self.synthesis.bias.fill_(0.5)
+        whitened, bases = basis / std[:, None], (basis * std[:, None]).T
+        grey = torch.full((basis.shape[1],), 0.5)  # pictures are centred at 0.5
+        self.analysis.load_state_dict({"weight": whitened[:, :, None, None], "bias": -whitened @ grey})
+        self.synthesis.load_state_dict({"weight": bases[:, :, None, None], "bias": grey})
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n C h w"]:
         """Coefficients of each patch; never in half precision, as this path alone carries the picture's colours."""
@@ -70,7 +70,7 @@ class PooledBlock(nn.Module):
     names of the published weights.
     """
 
-    def __init__(self, block: nn.Module, channels: int) -> None:
+    def __init__(self, block: Any, channels: int) -> None:
         super().__init__()
         self.conv, self.skip, self.fuse = block.conv, block.skip, block.fuse
         self.pool = nn.Sequential(

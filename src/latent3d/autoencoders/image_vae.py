@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -283,7 +284,7 @@ def _noise_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(tensor.shape, generator=generator, device=device, dtype=tensor.dtype).to(tensor.device)
 
 
-def _silence_outputs(network: nn.Module, config: ImageVAEConfig) -> None:
+def _silence_outputs(network: Any, config: ImageVAEConfig) -> None:
     """Start the network at zero, so that the linear path alone speaks at first; a learned std starts at 0.05."""
     tiny = config.kind == "AutoencoderTiny"
     if tiny:
@@ -301,11 +302,11 @@ def _silence_outputs(network: nn.Module, config: ImageVAEConfig) -> None:
         nn.init.constant_(ends[0].bias[config.latent_channels :], 2 * math.log(0.05))
 
 
-def _build_network(config: ImageVAEConfig) -> nn.Module:
+def _build_network(config: ImageVAEConfig) -> Any:  # a module of diffusers, which carries no usable types
     import diffusers  # heavy: only when a network is built
 
     levels, folded = len(config.block_out_channels), 3 * config.patch_size**2
-    ends = {"in_channels": folded, "out_channels": folded, "latent_channels": config.latent_channels}
+    ends: dict[str, Any] = {"in_channels": folded, "out_channels": folded, "latent_channels": config.latent_channels}
     if config.kind == "AutoencoderTiny":
         network = diffusers.AutoencoderTiny(
             **ends,
@@ -336,7 +337,7 @@ def _build_network(config: ImageVAEConfig) -> nn.Module:
     )
 
 
-def _pool_coarsest_blocks(network: nn.Module, config: ImageVAEConfig) -> None:
+def _pool_coarsest_blocks(network: Any, config: ImageVAEConfig) -> None:
     encoder, decoder = network.encoder.layers, network.decoder.layers
     last = len(encoder) - 1  # the final convolution; the coarsest blocks lie right before it
     for index in range(last - config.encoder_layers[-1], last):

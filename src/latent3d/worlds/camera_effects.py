@@ -28,7 +28,7 @@ def photograph(colours: np.ndarray, seed: np.random.SeedSequence | None, num_vie
     rng = np.random.default_rng(seed)
     _, height, width, _ = colours.shape
     balance = np.exp(rng.normal(size=3) * np.array([0.05, 0.02, 0.06]))
-    corner, softness, noise = 0.35 * rng.random() ** 2, 0.12 * rng.random(), 0.012 * rng.random() ** 2
+    corner, softness, noise = 0.35 * rng.random() ** 2, 0.08 * rng.random() ** 2, 0.012 * rng.random() ** 2
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     shade = 1 - corner * (x * x + y * y) / 2
     images = colours * (balance * shade[..., None]).astype(np.float32)

@@ -190,7 +190,7 @@ def rehearse(tracer: Tracer, path: Path, fov: float, rng: Rng) -> tuple[float, f
     small = 1e-3
     pictures = tracer.render(poses, k, PROBE, PROBE, exposure=small, supersample=1)
     light = pictures.colours.mean(-1) / small
-    key = math.exp(rng.normal() * 0.3) * 0.42
+    key = math.exp(rng.normal() * 0.35) * 0.18
     exposure = key / max(float(np.exp(np.log(light + 1e-3).mean())), 1e-3)
     depth = pictures.depths
     near = min(1.0, float(np.quantile(depth, 0.01)) / 0.45) * min(1.0, float(np.median(depth[0])) / 1.1)

@@ -39,22 +39,22 @@ def sky_and_sun(b: SceneBuilder, rng: Rng, radius: float = DOME_RADIUS) -> None:
     towards = np.array([math.cos(azimuth) * math.cos(height), math.sin(azimuth) * math.cos(height), math.sin(height)])
     overcast = rng.random() ** 1.5
     low_sun = max(0.0, 1.0 - height / 0.5)
-    blue, grey = colour(rng, "sky") * 1.6, np.full(3, uniform(rng, 0.7, 1.3))
+    blue, grey = colour(rng, "sky") * 1.2, np.full(3, uniform(rng, 0.5, 0.9))
     e[0:3] = blue + (grey - blue) * overcast
-    pale = np.array([0.9, 0.95, 1.0]) * uniform(rng, 0.9, 1.5)
+    pale = np.array([0.9, 0.95, 1.0]) * uniform(rng, 0.7, 1.1)
     e[3:6] = pale * np.array([1.0, 1.0 - 0.25 * low_sun, 1.0 - 0.5 * low_sun])
-    e[6:9] = related(rng, colour(rng, pick(rng, ("green", "green", "earth", "neutral"))), 0.3) * 0.8
+    e[6:9] = related(rng, colour(rng, pick(rng, ("green", "green", "earth", "wood"))), 0.3) * 0.5
     e[9:12] = towards
     e[12:15] = np.array([1.0, 0.8, 0.5]) * (1 - overcast) * uniform(rng, 0.5, 2.0)
     e[15], e[16], e[17] = uniform(rng, -0.5, 0.6), seed_of(rng), radius
     e[18:21] = 0.0, 0.0, 1.2
     e[30], e[31] = log_uniform(rng, 0.4, 2.0), uniform(rng, 0.01, 0.16)
-    sun = uniform(rng, 0.8, 2.6) * (1 - 0.85 * overcast)
+    sun = uniform(rng, 1.2, 3.0) * (1 - 0.85 * overcast)
     b.sun(towards, 0.006 + 0.15 * overcast, np.array([1.0, 0.95 - 0.25 * low_sun, 0.88 - 0.5 * low_sun]) * sun)
-    sky_light = (0.5 * e[0:3] + 0.5 * e[3:6]) * uniform(rng, 0.25, 0.5) * (1 + 0.6 * overcast)
+    sky_light = (0.5 * e[0:3] + 0.5 * e[3:6]) * uniform(rng, 0.25, 0.45) * (1 + 0.6 * overcast)
     e[21:24], e[24:27] = sky_light, sky_light * 0.3 + e[6:9] * 0.15
     e[27], e[28] = uniform(rng, 0.5, 0.9), uniform(rng, 0.4, 1.2)
-    e[29] = log_uniform(rng, 0.0005, 0.012)
+    e[29] = log_uniform(rng, 0.0003, 0.006)
 
 
 def ground_cover(b: SceneBuilder, rng: Rng) -> int:
@@ -128,7 +128,10 @@ def house(b: SceneBuilder, rng: Rng) -> None:
         grain=0.4,
     )
     b.box((0, -hy, high / 2), (hx, hy, high / 2), skin, uv=(0, high / 2))
-    glass = make(b, rng, tx.LANDSCAPE, colour(rng, "sky") * 0.5, 0.6, contrast=0.8, **glossy(rng, 1.0))
+    glass = b.material(
+        tx.LANDSCAPE, (colour(rng, "sky") * 0.4, colour(rng, "dark"), colour(rng, "dark")), period=0.8, seed=seed_of(rng),
+        **glossy(rng, 1.0),
+    )  # fmt: skip
     count = max(1, int(hx / uniform(rng, 0.8, 1.3)))
     wide, tall = min(uniform(rng, 0.35, 0.7), 0.7 * hx / count), uniform(rng, 0.45, 0.8)
     for storey in range(storeys):
@@ -255,12 +258,12 @@ def open_stage(rng: Rng) -> Stage:
                 with b.frame(spot[0], spot[1], 0.0, yaw):
                     maker(b, rng)
 
-    scatter(uniform(rng, 0, 5), 7.0, 22.0, 4.0, house, facing=True)
-    scatter(uniform(rng, 0, 2.5), 4.5, 12.0, 2.2, car)
-    scatter(uniform(rng, 2, 12), 4.0, 26.0, 1.5, tree)
-    scatter(uniform(rng, 0, 3), 3.0, 9.0, 1.6, lambda builder, r: fence(builder, r, uniform(r, 1.5, 4.0)), facing=True)
-    scatter(uniform(rng, 0, 3), 2.5, 7.0, 1.0, bench, facing=True)
-    scatter(uniform(rng, 4, 14), 2.2, 9.0, 0.6, street_thing)
+    scatter(uniform(rng, 1, 8), 6.5, 16.0, 3.2, house, facing=True)
+    scatter(uniform(rng, 0, 4), 4.2, 9.0, 1.7, car)
+    scatter(uniform(rng, 5, 22), 3.5, 20.0, 1.0, tree)
+    scatter(uniform(rng, 0, 5), 3.0, 8.0, 1.2, lambda builder, r: fence(builder, r, uniform(r, 1.2, 3.5)), facing=True)
+    scatter(uniform(rng, 0, 4), 2.5, 6.0, 0.8, bench, facing=True)
+    scatter(uniform(rng, 10, 30), 2.2, 8.0, 0.45, street_thing)
     if chance(rng, 0.4):
         skin = make(b, rng, tx.LEAVES, any_colour(rng) * 0.4 + colour(rng, "green"), 0.5, contrast=0.8, stain=0.5)
         for _ in range(3):

@@ -82,8 +82,8 @@ def make(
         "seed": seed_of(rng),
         "contrast": uniform(rng, 0.5, 1.0),
         "parameters": (rng.random(), rng.random()),
-        "grain": uniform(rng, 0.0, 0.35) if chance(rng, 0.6) else 0.04,
-        "stain": uniform(rng, 0.05, 0.6) if chance(rng, 0.75) else 0.05,
+        "grain": uniform(rng, 0.05, 0.6) if chance(rng, 0.7) else 0.04,
+        "stain": uniform(rng, 0.05, 0.6) if chance(rng, 0.8) else 0.05,
     }
     settings.update(options)
     return builder.material(texture, (base, second, third), period=period, **settings)

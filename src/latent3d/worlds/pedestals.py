@@ -34,22 +34,28 @@ def studio(b: SceneBuilder, rng: Rng) -> None:
     b.box((0, 0, -0.05), (9, 9, 0.05), floor_cover(b, rng))
     yaw = rng.random() * 6.28
     skin = wall_paint(b, rng)
-    for i in range(pick(rng, (0, 2, 4, 4))):
+    for i in range(pick(rng, (0, 2, 4, 4, 4))):
         with b.frame(0, 0, 0, yaw + i * math.pi / 2):
             reach = uniform(rng, 3.2, 5.0)
             b.box((0, reach, 1.6), (5.5, 0.05, 1.6), skin, uv=(0, 1.6))
-            if chance(rng, 0.5):
-                with b.frame(uniform(rng, -1.5, 1.5), reach - 0.051, uniform(rng, 1.0, 1.7), math.pi):
-                    fu.framed_picture(b, rng)
-            if chance(rng, 0.3):
-                with b.frame(uniform(rng, -2, 2), reach - 0.1, 0, math.pi):
-                    fu.cabinet(b, rng, 1)
+            for at in (-2.2, -0.7, 0.8, 2.3):
+                with b.frame(at + uniform(rng, -0.3, 0.3), reach - 0.051, uniform(rng, 1.0, 1.7), math.pi):
+                    if chance(rng, 0.35):
+                        fu.framed_picture(b, rng)
+                with b.frame(at + uniform(rng, -0.3, 0.3), reach - 0.06, 0, math.pi):
+                    kind = rng.random()
+                    if kind < 0.2:
+                        fu.cabinet(b, rng, 2)
+                    elif kind < 0.4:
+                        fu.shelf(b, rng, 4)
+                    elif kind < 0.55:
+                        fu.standing_thing(b, rng)
     shade = colour(rng, pick(rng, ("neutral", "white", "warm", "muted")))
     e[0:3], e[3:6], e[6:9] = shade, related(rng, shade, 0.2), related(rng, shade, 0.3)
     e[9:12] = 0.0, 0.0, 1.0
-    e[15], e[16], e[17], e[30], e[31] = uniform(rng, -0.5, 0.3), seed_of(rng), DOME_RADIUS, 1.0, 0.05
+    e[15], e[16], e[17], e[30], e[31] = -1.0, seed_of(rng), DOME_RADIUS, 1.0, -0.05
     e[18:21] = 0.0, 0.0, 1.0
-    cast = np.exp(rng.normal(size=3) * np.array([0.1, 0.04, 0.12])) * uniform(rng, 0.15, 0.5)
+    cast = np.exp(rng.normal(size=3) * np.array([0.1, 0.04, 0.12])) * uniform(rng, 0.1, 0.35)
     e[21:24], e[24:27] = cast, cast * 0.6
     e[27], e[28] = uniform(rng, 0.5, 0.9), uniform(rng, 0.15, 0.4)
     for _ in range(pick(rng, (1, 2, 2))):
@@ -101,7 +107,7 @@ def stand(b: SceneBuilder, rng: Rng) -> tuple[float, float]:
         b.cylinder((0, 0, high / 2), 0.04, high / 2 - 0.02, plain(b, rng, "metal"))
         b.cylinder((0, 0, 0.015), 0.3, 0.015, plain(b, rng, "metal"))
     else:
-        r, high = 0.6, 0.0
+        r, high = 0.5, 0.0
     return high, r
 
 
@@ -117,9 +123,9 @@ def objects_stage(rng: Rng) -> Stage:
     with b.frame(0, 0, high + 0.0005, rng.random() * 6.28):
         kind = rng.random()
         if kind < 0.45:
-            fu.clutter(b, rng, radius, radius, int(uniform(rng, 3, 9)), size=uniform(rng, 0.2, 0.4))
+            fu.clutter(b, rng, radius, radius, int(uniform(rng, 4, 12)), size=uniform(rng, 0.25, 0.5))
         elif kind < 0.9 or high > 0:
-            composition(b, rng, uniform(rng, 0.4, 0.9))
+            composition(b, rng, uniform(rng, 0.5, 0.9) * (1.3 if high == 0 else 1.0))
         else:
             pick(rng, (fu.chair, fu.standing_thing, fu.box_pile))(b, rng)
     for _ in range(int(rng.random() * 5)):

@@ -21,7 +21,6 @@ from latent3d.worlds.palette import (
     related,
     uniform,
     wall_paint,
-    wood,
 )
 from latent3d.worlds.paths import Stage
 from latent3d.worlds.tables import NO_SHADOW, SceneBuilder, tilt_matrix
@@ -227,17 +226,17 @@ def neighbour_room(b: SceneBuilder, rng: Rng, room: Room, wall: int) -> None:
 def furnish(b: SceneBuilder, rng: Rng, room: Room) -> None:
     """Furniture along the walls and free in the room, pictures, carpet."""
     area = room.wide * room.deep
-    items = int(uniform(rng, 1, 6))
+    items = int(uniform(rng, 3, 9))
     makers = (fu.cabinet, fu.cabinet, fu.shelf, fu.shelf, fu.table, fu.desk, fu.sofa, fu.sofa, fu.bed, fu.stairs)
     beds = 0
-    for _ in range(int(uniform(rng, 3, 5 + 0.35 * area))):
+    for _ in range(int(uniform(rng, 5, 8 + 0.4 * area))):
         wall = int(rng.random() * 4)
         maker = pick(rng, makers)
         beds += maker in (fu.bed, fu.stairs)
         if maker in (fu.bed, fu.stairs) and beds > 1:
             maker = fu.standing_thing
         place_at_wall(b, rng, room, wall, maker, items)
-    for _ in range(int(uniform(rng, 1, 2 + 0.2 * area))):
+    for _ in range(int(uniform(rng, 2, 4 + 0.25 * area))):
         x, y, yaw = uniform(rng, 0.5, room.wide - 0.5), uniform(rng, 0.5, room.deep - 0.5), rng.random() * 6.28
         maker = pick(rng, (fu.table, fu.chair, fu.chair, fu.box_pile, fu.standing_thing, fu.standing_thing, fu.sofa))
         size = {fu.table: 0.7, fu.sofa: 0.95}.get(maker, 0.35)
@@ -315,7 +314,7 @@ def light_room(b: SceneBuilder, rng: Rng, room: Room) -> None:
     )
     e[18:21] = room.wide / 2, room.deep / 2, 1.5
     cast = np.exp(rng.normal(size=3) * np.array([0.12, 0.05, 0.16]))
-    level = uniform(rng, 0.12, 0.5)
+    level = uniform(rng, 0.07, 0.35)
     e[21:24], e[24:27] = cast * level, cast * level * related(rng, np.array([0.7, 0.6, 0.5]), 0.2)
     e[27], e[28] = uniform(rng, 0.5, 0.9), uniform(rng, 0.3, 0.8)
     if has_window and chance(rng, 0.6):

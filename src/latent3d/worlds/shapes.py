@@ -11,7 +11,6 @@ import numpy as np
 
 from latent3d.worlds.compiled import compiled
 from latent3d.worlds.tables import (
-    ARCH,
     BLOB,
     BOWL,
     BOX,

@@ -87,8 +87,8 @@ def line_mask(fraction, width, w):
 @compiled
 def nearest_cells(x, y, seed):
     """Jittered lattice: squared distances to the two nearest points and the number of the nearest."""
-    ix = int(math.floor(x))
-    iy = int(math.floor(y))
+    ix = math.floor(x)
+    iy = math.floor(y)
     first = 9.0
     second = 9.0
     label = 0.0
@@ -114,8 +114,8 @@ def pattern_regular(kind, x, y, w, seed, p0, p1):
     tint = 0.0
     fx = x - math.floor(x)
     fy = y - math.floor(y)
-    ix = int(math.floor(x))
-    iy = int(math.floor(y))
+    ix = math.floor(x)
+    iy = math.floor(y)
     if kind == CHECK:
         a = ramp_edge(abs(fx - 0.5) - 0.25, w)
         b = ramp_edge(abs(fy - 0.5) - 0.25, w)
@@ -124,11 +124,11 @@ def pattern_regular(kind, x, y, w, seed, p0, p1):
         kb = ramp_edge(0.5 * p0 - abs(fx - 0.5), w)
         kc = ramp_edge(0.08 * p1 - abs(fx - 0.9 + 0.8 * p1 * 0.5), w)
     elif kind == BRICK:
-        row = int(math.floor(2.0 * y))
+        row = math.floor(2.0 * y)
         xx = x + 0.5 * (row & 1)
         kb = max(line_mask(xx - math.floor(xx), 0.06, w), line_mask(2.0 * y - row, 0.14, 2.0 * w))
-        tint = (lattice(int(math.floor(xx)), row, seed) - 0.5) * 0.6 * (1.0 - kb)
-        if lattice(int(math.floor(xx)), row, seed + 3) < 0.12 * p1:
+        tint = (lattice(math.floor(xx), row, seed) - 0.5) * 0.6 * (1.0 - kb)
+        if lattice(math.floor(xx), row, seed + 3) < 0.12 * p1:
             kc = 1.0 - kb
     elif kind == TILES:
         kb = max(line_mask(fx, 0.05, w), line_mask(fy, 0.05, w))
@@ -141,9 +141,9 @@ def pattern_regular(kind, x, y, w, seed, p0, p1):
         elif p1 > 0.6 and lattice(ix, iy, seed + 2) < 0.3:
             kc = 1.0 - kb
     elif kind == PLANKS:
-        row = int(math.floor(2.5 * y))
+        row = math.floor(2.5 * y)
         shift = 7.3 * lattice(row, 3, seed)
-        board = int(math.floor(0.3 * x + shift))
+        board = math.floor(0.3 * x + shift)
         kb = 0.9 * line_mask(2.5 * y - row, 0.05, 2.5 * w)
         kb = max(kb, 0.8 * line_mask(0.3 * x + shift - board, 0.008, 0.3 * w))
         tint = (lattice(row, board, seed) - 0.5) * 0.5
@@ -198,15 +198,15 @@ def pattern_irregular(kind, x, y, w, seed, p0, p1):
             tint += 0.8 * octaves(0.23 * x, 0.23 * y, seed + 17, 0.23 * w, 3, 0.8)
             kc = clamp01(2.0 * octaves(0.11 * x, 0.11 * y, seed + 23, 0.11 * w, 2, 0.7) - 0.2)
     elif kind == TEXT:
-        row = int(math.floor(y))
+        row = math.floor(y)
         fy = y - row
         start = 4.0 * lattice(row, 1, seed) * p1
         length = 8.0 + 22.0 * lattice(row, 2, seed)
         if abs(x + 8.0 - start - 0.5 * length) < 0.5 * length and lattice(row, 3, seed) > 0.18:
-            cell = int(math.floor(x * 1.6))
+            cell = math.floor(x * 1.6)
             if lattice(cell, row, seed + 4) > 0.17:  # otherwise a space between words
-                gx = int(math.floor((x * 1.6 - cell) * 4.0))
-                gy = int(math.floor(fy * 8.0))
+                gx = math.floor((x * 1.6 - cell) * 4.0)
+                gy = math.floor(fy * 8.0)
                 if gx < 3 and 1 <= gy < 6 and lattice(cell * 4 + gx, row * 8 + gy, seed + 5) < 0.58:
                     kb = 1.0
         keep = clamp01(1.6 - 6.0 * w)
@@ -244,7 +244,7 @@ def pattern_other(kind, x, y, w, seed, p0, p1):
         db = bx * bx + by * by
         hx = ax if da < db else bx
         hy = ay if da < db else by
-        cell = lattice(int(math.floor((x - hx) * 2.0 + 0.5)), int(math.floor((y - hy) * 2.0 + 0.5)), seed)
+        cell = lattice(math.floor((x - hx) * 2.0 + 0.5), math.floor((y - hy) * 2.0 + 0.5), seed)
         rim = 0.5 - max(abs(hx), 0.5 * abs(hx) + 0.8660254 * abs(hy))
         kb = ramp_edge(0.05 - rim, w)
         kc = (cell if p0 > 0.5 else 0.0) * (1.0 - kb) * keep
@@ -269,8 +269,8 @@ def pattern_other(kind, x, y, w, seed, p0, p1):
         kb = ramp_edge(a - 0.03, max(0.04, w))
         kc = ramp_edge(b - 0.12, max(0.04, w))
     elif kind == HALFTONE:
-        ix = int(math.floor(x))
-        iy = int(math.floor(y))
+        ix = math.floor(x)
+        iy = math.floor(y)
         cx = x - ix - 0.5
         cy = y - iy - 0.5
         shade = clamp01(0.5 + 0.8 * octaves(0.06 * ix, 0.06 * iy, seed, 0.0, 3, 0.6))
@@ -287,7 +287,7 @@ def pattern_other(kind, x, y, w, seed, p0, p1):
 @compiled
 def books(x, y, w, seed):
     """Row of book spines, y in [0, 1] over the row's height: brightness factors of red, green, blue and the weight of the dark gap above."""
-    cell = int(math.floor(x))
+    cell = math.floor(x)
     left = cell + 0.35 * (lattice(cell, 1, seed) - 0.5)
     right = cell + 1 + 0.35 * (lattice(cell + 1, 1, seed) - 0.5)
     if x < left:
@@ -364,7 +364,7 @@ def rug(x, y, w, seed, p0):
     figure = math.sin(2.0 * u + 3.0 * lattice(1, 1, seed)) * math.sin(2.0 * v) + 0.5 * math.sin(u + v)
     keep = clamp01(1.5 - 12.0 * w)
     if rim < 0.22:
-        band = int(math.floor(rim * 18.0))
+        band = math.floor(rim * 18.0)
         kb = 1.0 if band % 2 == 0 else 0.15
         if band == 2:
             kc = ramp_edge(math.sin(4.0 * (u + v)), 18.0 * w) * keep
@@ -414,9 +414,9 @@ def surface_colour(M, k, u, v, w):
     kc = clamp01(kc) * contrast
     gain = 1.0 + tint * contrast
     if M[k, 17] > 0.0:
-        gain += M[k, 17] * octaves(31.0 * u, 31.0 * v, seed + 71, 31.0 * w, 3, 0.9)
+        gain += M[k, 17] * octaves(23.0 * u, 23.0 * v, seed + 71, 23.0 * w, 3, 0.95)
     if M[k, 18] > 0.0:
-        gain += M[k, 18] * octaves(1.1 * u, 1.1 * v, seed + 83, 1.1 * w, 5, 0.75)
+        gain += M[k, 18] * octaves(1.3 * u, 1.3 * v, seed + 83, 1.3 * w, 5, 0.9)
     gain = max(gain, 0.05)
     ka = 1.0 - kb
     kd = 1.0 - kc
@@ -455,7 +455,7 @@ def dome_colour(E, dx, dy, dz, w):
     land = ramp_edge(hill - height, max(2.0 * w, 1e-4))
     if land > 0.0:
         speck = max(0.2, 1.0 + 0.9 * octaves(12.0 * cx, 12.0 * cy + 25.0 * height, seed + 21, 25.0 * w, 4, 0.8))
-        far = 0.45 if height > 0.0 else 0.45 * math.exp(6.0 * height)
+        far = 0.3 if height > 0.0 else 0.3 * math.exp(6.0 * height)
         r += land * ((E[6] * (1.0 - far) + E[3] * far) * speck - r)
         g += land * ((E[7] * (1.0 - far) + E[4] * far) * speck - g)
         b += land * ((E[8] * (1.0 - far) + E[5] * far) * speck - b)

@@ -1,9 +1,10 @@
 """Compiled ray tracer of packed scenes: textures, area lights with shadows, ambient occlusion, highlights, haze, sky.
 
 Up to four rays a pixel in a fixed 2 x 2 pattern. Ray j of every pixel uses point j of every light and direction j of the
-ambient occlusion, so soft shadows are the mean of four hard ones: the same in every view, without noise.
-The two rays on a diagonal are traced first; where they see the same surface in nearly the same colour, the other two are
-skipped. World axes: metres, z up; cameras: OpenCV axes.
+ambient occlusion, so soft shadows are the mean of few hard ones: the same in every view, without noise.
+The two rays on a diagonal are traced first. Where they see one surface of nearly one albedo under the same lights, the
+other two are skipped; where those are traced and hit the same primitive, they inherit each light's visibility on which
+the first two agree, and the mean of their occlusion. World axes: metres, z up; cameras: OpenCV axes.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from latent3d.worlds.compiled import compiled
-from latent3d.worlds.shapes import MISS, build_tree, surface, trace
+from latent3d.worlds.shapes import MISS, build_tree, hit_primitive, surface, trace
 from latent3d.worlds.tables import SUN, Scene
 from latent3d.worlds.textures import dome_colour, octaves, surface_colour
 
 SURFACE_OFFSET = 1.5e-3
-SAME_COLOUR = 0.03
+SAME_COLOUR = 0.04
 SAME_DEPTH = 0.02
 EDGE_DEPTH = 0.1
 SHOULDER = 1.6
+FAINT = 0.03  # lights below this share of the ambient light cast no shadow
 
 
 @compiled
@@ -63,39 +65,55 @@ def occlusion(P, nodes, order, stack, px, py, pz, nx, ny, nz, j, reach):
 
 
 @compiled
-def shade(P, M, L, E, nodes, order, stack, i, px, py, pz, nx, ny, nz, u, v, w, dx, dy, dz, j):
-    """Linear RGB leaving surface point (px, py, pz) against the viewing direction (dx, dy, dz)."""
+def bumped(M, k, u, v, w, nx, ny, nz):
+    """Normal tilted by noise where the material has bumps; only shading sees it."""
+    if M[k, 22] <= 0.0:
+        return nx, ny, nz
+    seed = int(M[k, 13])
+    s = 6.0 / M[k, 10]
+    bump = 1.6 * M[k, 22]
+    bx = nx + bump * octaves(s * u, s * v, seed + 101, s * w, 2, 0.8)
+    by = ny + bump * octaves(s * u, s * v, seed + 111, s * w, 2, 0.8)
+    bz = nz + bump * octaves(s * u, s * v, seed + 121, s * w, 2, 0.8)
+    length = 1.0 / math.sqrt(bx * bx + by * by + bz * bz + 1e-12)
+    return bx * length, by * length, bz * length
+
+
+@compiled
+def shade(
+    P, M, L, E, nodes, order, stack, memory, known, records, slot, i, px, py, pz, nx, ny, nz, u, v, w, dx, dy, dz, j
+):
+    """Linear RGB leaving surface point (px, py, pz) against the viewing direction (dx, dy, dz).
+
+    ``known[0]`` is the occlusion to reuse, ``known[1 + q]`` the visibility of light q; negative: trace it. Row
+    ``slot`` of ``records`` takes what was found in the same places, then albedo plus highlight in its last three.
+    """
     k = int(P[i, 19])
+    lights = L.shape[0]
     ar, ag, ab = surface_colour(M, k, u, v, w)
+    records[slot, lights + 1] = ar
+    records[slot, lights + 2] = ag
+    records[slot, lights + 3] = ab
     emission = M[k, 21]
     if emission > 0.0:
         return ar * emission, ag * emission, ab * emission
-    bx = nx
-    by = ny
-    bz = nz
-    if M[k, 22] > 0.0:
-        seed = int(M[k, 13])
-        s = 6.0 / M[k, 10]
-        bump = 1.6 * M[k, 22]
-        bx += bump * octaves(s * u, s * v, seed + 101, s * w, 2, 0.8)
-        by += bump * octaves(s * u, s * v, seed + 111, s * w, 2, 0.8)
-        bz += bump * octaves(s * u, s * v, seed + 121, s * w, 2, 0.8)
-        length = 1.0 / math.sqrt(bx * bx + by * by + bz * bz + 1e-12)
-        bx *= length
-        by *= length
-        bz *= length
+    bx, by, bz = bumped(M, k, u, v, w, nx, ny, nz)
     px += SURFACE_OFFSET * nx
     py += SURFACE_OFFSET * ny
     pz += SURFACE_OFFSET * nz
     up = 0.5 + 0.5 * bz
-    fill = 1.0
-    if E[27] > 0.0:
-        fill = 1.0 - E[27] * occlusion(P, nodes, order, stack, px, py, pz, nx, ny, nz, j, E[28])
+    hidden = known[0]
+    if hidden < 0.0:
+        hidden = occlusion(P, nodes, order, stack, px, py, pz, nx, ny, nz, j, E[28]) if E[27] > 0.0 else 0.0
+    records[slot, 0] = hidden
+    fill = 1.0 - E[27] * hidden
     r = ar * (E[24] + (E[21] - E[24]) * up) * fill
     g = ag * (E[25] + (E[22] - E[25]) * up) * fill
     b = ab * (E[26] + (E[23] - E[26]) * up) * fill
+    faint = FAINT * (E[21] + E[22] + E[23])
     ca, cb = light_point(j)
-    for q in range(L.shape[0]):
+    for q in range(lights):
+        records[slot, 1 + q] = 0.0
         lx = L[q, 1] + ca * L[q, 4] + cb * L[q, 7]
         ly = L[q, 2] + ca * L[q, 5] + cb * L[q, 8]
         lz = L[q, 3] + ca * L[q, 6] + cb * L[q, 9]
@@ -115,11 +133,23 @@ def shade(P, M, L, E, nodes, order, stack, i, px, py, pz, nx, ny, nz, u, v, w, d
         facing = lx * bx + ly * by + lz * bz
         if facing <= 0.0 or lx * nx + ly * ny + lz * nz <= 0.0:
             continue
-        if L[q, 13] > 0.0:
-            _, blocker = trace(P, nodes, order, stack, px, py, pz, lx, ly, lz, limit - 2.0 * SURFACE_OFFSET, True)
-            if blocker >= 0:
-                continue
         power *= facing
+        visible = known[1 + q]
+        if visible < 0.0:
+            visible = 1.0
+            if L[q, 13] > 0.0 and power * (L[q, 10] + L[q, 11] + L[q, 12]) > faint:
+                limit -= 2.0 * SURFACE_OFFSET
+                last = memory[1 + q]
+                if last >= 0 and hit_primitive(P, last, px, py, pz, lx, ly, lz, limit) < limit:
+                    visible = 0.0
+                else:
+                    _, blocker = trace(P, nodes, order, stack, px, py, pz, lx, ly, lz, limit, True)
+                    if blocker >= 0:
+                        memory[1 + q] = blocker
+                        visible = 0.0
+        records[slot, 1 + q] = visible
+        if visible == 0.0:
+            continue
         shine = 0.0
         if M[k, 19] > 0.0:  # Blinn-Phong highlight
             hx = lx - dx
@@ -128,6 +158,8 @@ def shade(P, M, L, E, nodes, order, stack, i, px, py, pz, nx, ny, nz, u, v, w, d
             cosine = (hx * bx + hy * by + hz * bz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
             if cosine > 0.0:
                 shine = M[k, 19] * math.exp(M[k, 20] * math.log(cosine)) * (0.3 + 0.08 * M[k, 20])
+                for c in range(3):
+                    records[slot, lights + 1 + c] += shine
         r += (ar + shine) * L[q, 10] * power
         g += (ag + shine) * L[q, 11] * power
         b += (ab + shine) * L[q, 12] * power
@@ -146,9 +178,22 @@ def dome_distance(E, ox, oy, oz, dx, dy, dz):
 
 
 @compiled
-def sample_ray(P, M, L, E, nodes, order, stack, ox, oy, oz, dx, dy, dz, spread, j):
-    """One ray: distance, primitive (-1: dome), normal facing the ray, linear RGB. ``spread``: footprint per metre."""
-    t, i = trace(P, nodes, order, stack, ox, oy, oz, dx, dy, dz, MISS, False)
+def sample_ray(P, M, L, E, nodes, order, stack, memory, known, same, records, slot, ox, oy, oz, dx, dy, dz, spread, j):
+    """One ray: distance, primitive (-1: dome), normal facing the ray, linear RGB. ``spread``: footprint per metre.
+
+    ``known`` holds for primitive ``same`` only. ``memory``: primitive of the last ray, then the last blocker of each light.
+    """
+    hint = memory[0]
+    t = MISS
+    i = -1
+    if hint >= 0:
+        t = hit_primitive(P, hint, ox, oy, oz, dx, dy, dz, MISS)
+        i = hint if t < MISS else -1
+    nearer, other = trace(P, nodes, order, stack, ox, oy, oz, dx, dy, dz, t, False)
+    if other >= 0:
+        t = nearer
+        i = other
+    memory[0] = i
     far = dome_distance(E, ox, oy, oz, dx, dy, dz)
     if i < 0 or t > far:
         inverse = 1.0 / E[17]
@@ -156,6 +201,11 @@ def sample_ray(P, M, L, E, nodes, order, stack, ox, oy, oz, dx, dy, dz, spread, 
         ny = (E[19] - oy - far * dy) * inverse
         nz = (E[20] - oz - far * dz) * inverse
         r, g, b = dome_colour(E, -nx, -ny, -nz, spread)
+        for c in range(L.shape[0] + 1):
+            records[slot, c] = 0.0
+        records[slot, L.shape[0] + 1] = r
+        records[slot, L.shape[0] + 2] = g
+        records[slot, L.shape[0] + 3] = b
         return far, -1, nx, ny, nz, r, g, b
     px = ox + t * dx
     py = oy + t * dy
@@ -163,7 +213,12 @@ def sample_ray(P, M, L, E, nodes, order, stack, ox, oy, oz, dx, dy, dz, spread, 
     nx, ny, nz, u, v = surface(P, i, px, py, pz, dx, dy, dz)
     slant = max(0.15, -(nx * dx + ny * dy + nz * dz))
     w = t * spread / math.sqrt(slant)
-    r, g, b = shade(P, M, L, E, nodes, order, stack, i, px, py, pz, nx, ny, nz, u, v, w, dx, dy, dz, j)
+    if i != same:
+        for c in range(L.shape[0] + 1):
+            known[c] = -1.0
+    r, g, b = shade(
+        P, M, L, E, nodes, order, stack, memory, known, records, slot, i, px, py, pz, nx, ny, nz, u, v, w, dx, dy, dz, j
+    )
     if E[29] > 0.0:
         haze = 1.0 - math.exp(-E[29] * t)
         r += haze * (E[3] - r)
@@ -208,36 +263,52 @@ def resolve_depth(samples, taken):
 
 
 @compiled
-def differ(samples):
-    """Whether the first two rays saw different surfaces or colours, so that two more are worth their cost."""
+def differ(samples, records, lights):
+    """Whether the first two rays saw different surfaces, albedos or lights, so that two more are worth their cost."""
     if samples[0, 1] != samples[1, 1]:
         return True
     if abs(samples[0, 0] - samples[1, 0]) > SAME_DEPTH * (samples[0, 0] + samples[1, 0]):
         return True
     if samples[0, 2] * samples[1, 2] + samples[0, 3] * samples[1, 3] + samples[0, 4] * samples[1, 4] < 0.97:
         return True
-    for c in range(5, 8):
-        if abs(samples[0, c] - samples[1, c]) > SAME_COLOUR * (samples[0, c] + samples[1, c]) + 0.003:
+    for q in range(1, lights + 1):
+        if records[0, q] != records[1, q]:
+            return True
+    for c in range(lights + 1, lights + 4):
+        if abs(records[0, c] - records[1, c]) > SAME_COLOUR * (records[0, c] + records[1, c]) + 0.002:
             return True
     return False
+
+
+@compiled
+def inherit(samples, records, known, lights):
+    """Fill ``known`` with what the first two rays agree on; returns the primitive for which it holds (-2: none)."""
+    if samples[0, 1] != samples[1, 1] or samples[0, 1] < 0:
+        return -2
+    known[0] = 0.5 * (records[0, 0] + records[1, 0])
+    for q in range(1, lights + 1):
+        known[q] = records[0, q] if records[0, q] == records[1, q] else -1.0
+    return int(samples[0, 1])
 
 
 @compiled
 def render_view(P, M, L, E, nodes, order, c2w, fx, fy, cx, cy, exposure, supersample, colour, depth, normal):
     """Fill ``colour`` (H, W, 3) linear in [0, 1], ``depth`` (H, W) z-depth, ``normal`` (H, W, 3) in world axes."""
     height, width = depth.shape
+    lights = L.shape[0]
     stack = np.zeros(96, dtype=np.int64)
+    memory = np.full(1 + lights, -1, dtype=np.int64)
     samples = np.zeros((4, 8))
+    records = np.zeros((4, lights + 4))
+    known = np.zeros(1 + lights)
     spread = 1.0 / max(fx, fy) / (supersample if supersample > 1 else 1)
-    ox = c2w[0, 3]
-    oy = c2w[1, 3]
-    oz = c2w[2, 3]
+    most = 4 if supersample > 1 else 1
     for row in range(height):
         for column in range(width):
             taken = 0
-            most = 4 if supersample > 1 else 1
+            same = -2
             while taken < most:
-                if taken == 2 and not differ(samples):
+                if taken == 2 and not differ(samples, records, lights):
                     break
                 # order of rays: the diagonal first
                 j = 0 if taken == 0 else (3 if taken == 1 else taken - 1)
@@ -249,9 +320,14 @@ def render_view(P, M, L, E, nodes, order, c2w, fx, fy, cx, cy, exposure, supersa
                 dx = (c2w[0, 0] * a + c2w[0, 1] * b + c2w[0, 2]) * n
                 dy = (c2w[1, 0] * a + c2w[1, 1] * b + c2w[1, 2]) * n
                 dz = (c2w[2, 0] * a + c2w[2, 1] * b + c2w[2, 2]) * n
+                for c in range(lights + 1):
+                    known[c] = -1.0
+                if taken >= 2:
+                    same = inherit(samples, records, known, lights)
                 t, i, nx, ny, nz, r, g, bl = sample_ray(
-                    P, M, L, E, nodes, order, stack, ox, oy, oz, dx, dy, dz, spread, j
-                )
+                    P, M, L, E, nodes, order, stack, memory, known, same, records, taken,
+                    c2w[0, 3], c2w[1, 3], c2w[2, 3], dx, dy, dz, spread, j,
+                )  # fmt: skip
                 samples[taken, 0] = t * n
                 samples[taken, 1] = i
                 samples[taken, 2] = nx

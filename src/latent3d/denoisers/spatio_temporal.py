@@ -78,8 +78,8 @@ def self_attention(attention: Attention, x: Float[Tensor, "n t c"]) -> Float[Ten
 def cross_attention(attention: Attention, x: Tensor, norm: nn.Module, context: Float[Tensor, "B L e"]) -> Tensor:
     """What the tokens x (B k, t, c) of each batch entry draw from its context; (B k, t, c) or broadcastable to it.
 
-    A single context token gets all attention whatever the query asks, so queries and keys are left out then: an image
-    prior such as SVD has exactly one, and would spend a tenth of its time on that softmax over one number.
+    A single context token gets all attention whatever the query asks, so queries and keys are left out then (an image
+    prior such as SVD has exactly one); they would get zero gradients and get none.
     """
     batch = context.shape[0]
     if context.shape[1] == 1:

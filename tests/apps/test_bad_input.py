@@ -29,7 +29,8 @@ def png_of_size(side: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:
@@ -89,6 +90,7 @@ def test_unreadable_image(scene, picture, tmp_path, monkeypatch):
         (png_of_size(60_000), "million pixels"),
         (png_of_size(64), "damaged or cut short"),
     ],
+    ids=["text", "empty", "one pixel", "bomb", "no pixels"],
 )
 def test_bad_image(scene, tmp_path, content, words):
     (tmp_path / "odd.png").write_bytes(content)
@@ -185,7 +187,7 @@ def test_full_disk(scene, picture, monkeypatch, writer):
             file.write(bytes(10_000))
 
     monkeypatch.setattr(f"latent3d.apps.scene.{writer}", full)
-    refused(scene(picture), "disk is full", "--out")
+    refused(scene(picture, "--views", 2), "disk is full", "--out")
 
 
 def copy_of(folder: Path, target: Path) -> Path:
@@ -208,7 +210,7 @@ def test_weights_of_another_shape(scene, picture, weights, tmp_path):
     name = next(key for key, value in state.items() if value.ndim == 4)
     state[name] = state[name][:, :, :1]
     bad = save_weights(tmp_path / "bad", state, config)
-    refused(scene(picture, "--weights", bad), "does not fit", name)
+    refused(scene(picture, "--weights", bad), "not fit this model", name)
     del state[name]
     bad = save_weights(tmp_path / "bad", state, config)
     refused(scene(picture, "--weights", bad), "missing", name)
@@ -271,10 +273,11 @@ def test_sentences():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent as on POSIX")
-def test_ctrl_c_leaves_nothing(weights, picture, tmp_path):
+@pytest.mark.parametrize(("stage", "steps"), [(b"sampling", 1000), (b"writing", 1)], ids=["sampling", "writing"])
+def test_ctrl_c_leaves_nothing(weights, picture, tmp_path, stage, steps):
     out = tmp_path / "place/out"
     command = [sys.executable, "-c", "from latent3d.apps.cli import main; main()", "scene", str(picture)]
-    command += ["--weights", str(weights), "--out", str(out), "--steps", "1000"]
+    command += ["--weights", str(weights), "--out", str(out), "--steps", str(steps)]
     # pytest-xdist and some shells start their children with SIGINT ignored; a terminal does not.
     process = subprocess.Popen(
         command,
@@ -284,9 +287,9 @@ def test_ctrl_c_leaves_nothing(weights, picture, tmp_path):
     )
     seen = b""
     deadline = time.monotonic() + 120
-    while b"sampling" not in seen and time.monotonic() < deadline and process.poll() is None:
+    while stage not in seen and time.monotonic() < deadline and process.poll() is None:
         seen += os.read(process.stderr.fileno(), 4096)
-    assert b"sampling" in seen, seen
+    assert stage in seen, seen
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from latent3d.apps.progress import close_bars
 from latent3d.optional import MissingPackageError
 
 EXIT_ERROR = 2
@@ -49,13 +50,16 @@ def run_safely(command: Callable[[], None], debug: bool = False) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        print("\nlatent3d: interrupted; nothing half-written was left behind", file=sys.stderr)
+        _show("latent3d: interrupted; nothing half-written was left behind", debug)
         return EXIT_INTERRUPTED
     except (ValueError, OSError, MemoryError, MissingPackageError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"latent3d: error: {sentence(error)}", file=sys.stderr)
+        _show(f"latent3d: error: {sentence(error)}", debug)
         return EXIT_ERROR
     return 0
+
+
+def _show(message: str, debug: bool) -> None:
+    close_bars()
+    if debug:
+        traceback.print_exc()
+    print(message, file=sys.stderr)

@@ -7,6 +7,7 @@ full disk included), the temporary goes and what stood there before stays.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -78,8 +79,14 @@ def check_output_folder(path: str | Path, overwrite: bool = False) -> None:
                     f"the folder '{path}' already holds a result; add --overwrite or choose another folder with --out"
                 )
         parent = _nearest_existing(path)
-        with tempfile.TemporaryFile(dir=parent):
-            pass
+        try:
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except FileNotFoundError as error:
+            # Virtual file systems (/proc) answer so although the folder exists.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent)) from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(parent)) from error
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def _record(psnr, extractor="random_conv"):
 
 def test_compare_pairs_scenes_and_refuses_other_conditions():
     text = compare(_record([20.0, 30.0]), _record([21.0, 31.0]))
-    assert "| splats@1 | +1.00 (+1.00 to +1.00) |" in text
+    assert "| splats@1 | +1.00 ± 0.00 |" in text
     with pytest.raises(ValueError, match="extractor"):
         compare(_record([20.0, 30.0]), _record([21.0, 31.0], extractor="clip"))
 

@@ -71,8 +71,8 @@ def warp_references(references: Views, targets: Cameras, *, supersample: int = 2
         raise ValueError("a depth warp needs references with depths; give Views whose `depths` are set")
     points = _sample_points(references, supersample)
     depths, covered = zip(*(_forward_depth(points, target, tolerance) for target in _each(targets)), strict=True)
-    covered_map = torch.stack(covered)
-    depth_map = fill_holes(torch.stack(depths), covered_map)
+    depth_map, covered_map = _mend(torch.stack(depths), torch.stack(covered), tolerance)
+    depth_map = fill_holes(depth_map, covered_map)
     surface = unproject(targets, depth_map)
     images, agreed = zip(
         *(_sample_references(references, target, surface[i], tolerance) for i, target in enumerate(_each(targets))),
@@ -150,6 +150,21 @@ def _forward_depth(points: Tensor, target: Cameras, tolerance: float) -> tuple[T
         mass.index_add_(0, index, weight)
     covered = torch.isfinite(front) & (mass > 1e-6)
     return (total / mass.clamp_min(1e-9)).view(1, height, width), covered.view(1, height, width)
+
+
+def _mend(depths: Tensor, covered: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Close the cracks of strongly magnified surfaces: a pixel behind the median of its 3 x 3 neighbourhood takes it.
+
+    Pixels that nothing reached count as infinitely far, so that the median is finite only where most neighbours are
+    covered; wide holes stay.
+    """
+    open_depths = torch.where(covered, depths, torch.full_like(depths, torch.inf))
+    padded = torch.nn.functional.pad(open_depths, (1, 1, 1, 1), value=torch.inf)
+    height, width = depths.shape[-2:]
+    shifts = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    median = torch.stack(shifts).median(0).values
+    crack = torch.isfinite(median) & (open_depths > median * (1 + tolerance))
+    return torch.where(crack, median, depths), covered | crack
 
 
 def _sample_references(references: Views, target: Cameras, surface: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

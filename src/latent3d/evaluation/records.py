@@ -157,8 +157,8 @@ def markdown(record: dict[str, Any]) -> str:
     side = min(record["resolution"])
     lines += [
         "",
-        f"Means over {scenes['count']} scenes ({scenes['targets']} target views) with 95 % bootstrap intervals over "
-        f"scenes; images {record['resolution'][1]} x {record['resolution'][0]}. PSNR per image, then averaged; "
+        f"Means over {scenes['count']} scenes ({scenes['targets']} target views) with half the 95 % bootstrap interval "
+        f"over scenes; images {record['resolution'][1]} x {record['resolution'][0]}. PSNR per image, then averaged; "
         "sharpness = gradient energy over ground truth on seen pixels; AbsRel without alignment; TSED at "
         f"{tsed['headline'] * side / 256:g} px (T_error = {tsed['headline']:g} at 256 px) with at least "
         f"{tsed['min_matches']} SIFT matches; extractor {record['extractor']['name']} "
@@ -201,5 +201,5 @@ def _gain(gain: dict[str, Any]) -> str:
 def _cell(score: dict[str, Any] | None, digits: int, sign: str = "") -> str:
     if score is None or score["mean"] is None:
         return "-"
-    mean, low, high = (f"{score[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    half = 0.5 * (score["high"] - score["low"])
+    return f"{score['mean']:{sign}.{digits}f} ± {half:.{digits}f}"

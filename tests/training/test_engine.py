@@ -189,6 +189,19 @@ def test_export_gives_the_averages_and_the_card(tiny_config, tmp_path, whole):
         export_weights(tmp_path, tmp_path / "x")
 
 
+def test_what_follows_a_stage_is_kept(tiny_config, tmp_path):
+    """Buffers that the system sets at the end of a stage reach the next stage and the export, once per stage."""
+    mean = tiny_config.data.validation(tiny_config.stages[0]).batch(0).images.mean((0, 1, 3, 4))
+    train(tiny_config, tmp_path / "run", stage="depth", progress=False)
+    state = load_weights(export_weights(tmp_path / "run", tmp_path / "a", dtype="fp32"))[0]
+    torch.testing.assert_close(state["mean"], mean)
+    train(tiny_config, tmp_path / "run", stage="colour", max_minutes=0, progress=False)
+    assert torch.equal(final_tensors(tmp_path / "run")["model"]["mean"], state["mean"])
+    train(tiny_config, tmp_path / "run", progress=False)
+    state = load_weights(export_weights(tmp_path / "run", tmp_path / "b", dtype="fp32"))[0]
+    torch.testing.assert_close(state["mean"], 2 * mean)
+
+
 def test_initial_weights_load_strictly_by_part(tiny_config, tmp_path, whole):
     trunk = {name.removeprefix("trunk."): v for name, v in final_tensors(whole)["model"].items() if "trunk" in name}
     engine_weights = tmp_path / "trunk"

@@ -29,8 +29,10 @@ class TinySystem(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = nn.Sequential(nn.Conv2d(3, config.width, 3, padding=1), nn.SiLU(), nn.Dropout(0.1))
+        self.trunk = self.trunk.to(memory_format=torch.channels_last)  # a layout that files do not keep
         self.depth_head = nn.Conv2d(config.width, 1, 1)
         self.colour_head = nn.Conv2d(config.width, 3, 1)
+        self.register_buffer("mean", torch.zeros(3))
         self.calls = 0
 
     def stages(self) -> tuple[str, ...]:
@@ -51,6 +53,9 @@ class TinySystem(nn.Module):
         if self.calls == self.config.poison_step:
             error = error * float("nan")
         return {"depth": error.square().mean(), "absolute": error.detach().abs().mean()}
+
+    def finish_stage(self, stage: str, batch: Views) -> None:
+        self.mean += batch.images.mean((0, 1, 3, 4))
 
     def sample_sheet(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         features = self.trunk(batch.images[0])

@@ -148,12 +148,15 @@ def _end_stage(run: RunState, loop: StageLoop) -> None:
     raw = {name: parameter.detach().clone() for name, parameter in loop.named.items()}
     loop.ema.swap()
     if hasattr(run.model, "finish_stage"):
-        run.model.finish_stage(loop.stage.name, run.config.data.validation(loop.stage).batch(0))
+        run.model.eval()
+        with torch.no_grad():
+            run.model.finish_stage(loop.stage.name, loop.fixed_batch(0).to(run.device))
     full = run.model.state_dict()
 
     def fill(folder: Path) -> None:
         save_tensors(folder, "averaged", full, run.config.max_shard_bytes)
         save_tensors(folder, "raw", raw, run.config.max_shard_bytes)
+        (folder / "state.json").write_text(json.dumps({"stage": loop.stage.name, "step": loop.step}))
 
     replace_folder(stage_folder(run.out, run.config, loop.index), fill)
 

@@ -10,7 +10,7 @@ import torch
 
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.metrics import read_metrics
-from latent3d.weights import SHARD_BYTES, read_json, save_weights
+from latent3d.weights import SHARD_BYTES, load_tensors, read_json, save_weights
 
 
 def export_weights(
@@ -54,4 +54,7 @@ def export_weights(
         "last_figures": {name: value for row in last for name, value in row.items() if name.startswith("loss")},
     }
     weights = tensors["model"] | tensors["ema"]
+    end = run / "stages" / f"{index:02d}_{state['stage']}"
+    if (end / "state.json").is_file() and read_json(end / "state.json")["step"] == state["step"]:
+        weights = load_tensors(end, "averaged")  # with what the system did when the stage had ended
     return save_weights(out, weights, config["system"], {"training": training, **(card or {})}, dtype, max_shard_bytes)

@@ -233,7 +233,7 @@ class StageLoop:
         self.run.model.eval()
         with self.ema.applied():
             for number in range(self.stage.validate_batches):
-                for name, value in self._terms(self._fixed_batch(number), (number,)).items():
+                for name, value in self._terms(self.fixed_batch(number), (number,)).items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         self.run.model.train()
         self._row({f"validation/{name}": value / self.stage.validate_batches for name, value in sums.items()})
@@ -243,7 +243,7 @@ class StageLoop:
         """A sheet of samples with the averaged weights, where the system draws any."""
         if not hasattr(self.run.model, "sample_sheet"):
             return
-        batch = self._fixed_batch(0).to(self.run.device)
+        batch = self.fixed_batch(0).to(self.run.device)
         generator = torch.Generator().manual_seed(self.run.config.seed)
         self.run.model.eval()
         with self.ema.applied():
@@ -251,7 +251,7 @@ class StageLoop:
         self.run.model.train()
         save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
 
-    def _fixed_batch(self, number: int) -> Views:
+    def fixed_batch(self, number: int) -> Views:
         """Validation batch, kept in memory: the worlds would take long to draw it again."""
         if number not in self._fixed:
             self._fixed[number] = self.run.config.data.validation(self.stage).batch(number)

@@ -77,7 +77,10 @@ def restore_optimizer(
         name, _, key = full.rpartition("/")
         if name not in named:
             raise ValueError(f"the checkpoint has optimiser state of '{name}', which this stage does not train")
-        optimizer.state[named[name]][key] = value.to(named[name].device).clone()
+        parameter = named[name]
+        # in the memory layout of the parameter, which the fused kernel takes for granted
+        layout = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = layout.detach().to(parameter.device).copy_(value)
 
 
 class Ema:

@@ -111,3 +111,20 @@ def test_worlds_preview(run, tmp_path):
     assert load_image(sheet).image.shape == (3, 4 * 32, 3 * 32)
     assert run("worlds", "preview", "--count", 0, "--out", sheet)[0] == 2
     assert run("worlds", "preview", "--family", "rums", "--out", sheet)[0] == 2
+
+
+def test_train_and_evaluate_reach_their_parts(run, tmp_path):
+    code, out, err = run(
+        "train", "ggs_rooms_tiny", "--stage", "vae", "--out", tmp_path / "r", "--export", tmp_path / "w"
+    )
+    assert code == 0, err
+    assert "wrote weights" in out
+    assert (tmp_path / "w/config.json").is_file()
+    assert run("train", "ggs_roms", "--out", tmp_path / "s")[0] == 2
+    code, _, err = run(
+        "evaluate", "--baselines-only", "--scenes", 1, "--family", "rooms", "--protocol", "ggs_one_ref",
+        "--out", tmp_path / "e",
+    )  # fmt: skip
+    assert code == 0, err
+    assert (tmp_path / "e/results.md").is_file()
+    assert run("evaluate", "--protocol", "nonesuch", "--baselines-only", "--out", tmp_path / "f")[0] == 2

@@ -7,6 +7,7 @@ follow from the cache, so that an interrupted run continues where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -174,6 +175,8 @@ def evaluate(
         "config": config.to_dict(),
         "extractor": {"name": extractor.name, "sha256": extractor.sha256, "resize_rule": extractor.resize_rule},
         "weights": about,
+        # A changed world generator or changed photos must not continue an old cache.
+        "first_scene_sha256": hashlib.sha256(to_uint8(source.scene(0).images).numpy().tobytes()).hexdigest(),
     }
     out, total = Path(out), len(source)
     cache = SceneCache(out / "cache", conditions)

@@ -1,4 +1,4 @@
-"""What a camera adds to a clean rendering: white balance, vignetting, slight blur, sensor noise. Mild, drawn per clip."""
+"""What a camera adds to a clean rendering: white balance, vignetting, sharpness, sensor noise. Mild, drawn per clip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from latent3d.worlds.textures import srgb_from_linear
 
 
 def blur(images: np.ndarray, amount: float) -> np.ndarray:
-    """Separable three-tap blur of (V, H, W, 3) with weights (a, 1 - 2a, a), edges repeated."""
+    """Separable three-tap blur of (V, H, W, 3) with weights (a, 1 - 2a, a), edges repeated; sharpens where a < 0."""
     for axis in (1, 2):
         size = images.shape[axis]
         ahead = np.take(images, np.minimum(np.arange(size) + 1, size - 1), axis)
@@ -28,7 +28,7 @@ def photograph(colours: np.ndarray, seed: np.random.SeedSequence | None, num_vie
     rng = np.random.default_rng(seed)
     _, height, width, _ = colours.shape
     balance = np.exp(rng.normal(size=3) * np.array([0.05, 0.02, 0.06]))
-    corner, softness, noise = 0.35 * rng.random() ** 2, 0.08 * rng.random() ** 2, 0.012 * rng.random() ** 2
+    corner, softness, noise = 0.35 * rng.random() ** 2, 0.13 * rng.random() - 0.1, 0.012 * rng.random() ** 2
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     shade = 1 - corner * (x * x + y * y) / 2
     images = colours * (balance * shade[..., None]).astype(np.float32)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from latent3d.autoencoders.image_vae import ImageVAEConfig
 from latent3d.config import Config
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
-from latent3d.denoisers.video_unet import VideoUNetConfig
+from latent3d.denoisers.video_unet_config import VideoUNetConfig
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.diffusion.samplers import sample_euler
 from latent3d.diffusion.schedules import karras_sigmas

@@ -10,6 +10,8 @@ _HOMES = {
     "FAMILIES": "clips",
     "SPLITS": "clips",
     "TEST_SEEDS": "clips",
+    "contact_sheet": "preview",
+    "seen_mask": "visibility",
 }
 
 __all__ = sorted(_HOMES)

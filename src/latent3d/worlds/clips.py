@@ -17,6 +17,7 @@ import torch
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 from latent3d.worlds.camera_effects import photograph
+from latent3d.worlds.otherworld import other_stage
 from latent3d.worlds.outdoors import open_stage
 from latent3d.worlds.palette import Rng, uniform
 from latent3d.worlds.paths import DENSE_TIMES, Path, Stage, draw_path
@@ -24,7 +25,12 @@ from latent3d.worlds.pedestals import objects_stage
 from latent3d.worlds.rooms import rooms_stage
 from latent3d.worlds.tracer import Pictures, Tracer
 
-FAMILIES: dict[str, Callable[[Rng], Stage]] = {"rooms": rooms_stage, "open": open_stage, "objects": objects_stage}
+FAMILIES: dict[str, Callable[[Rng], Stage]] = {
+    "rooms": rooms_stage,
+    "open": open_stage,
+    "objects": objects_stage,
+    "other": other_stage,
+}
 FAMILY_NUMBERS = {"rooms": 1, "open": 2, "objects": 3, "mixed": 4, "other": 5}
 MIXED_WEIGHTS = {"rooms": 0.6, "open": 0.2, "objects": 0.2}
 SPLITS = {"train": 1, "val": 2, "test": 3}
@@ -89,8 +95,8 @@ def sample_clip(
 
     Returns:
         `Views` of shape (num_views + extra_views,): float32 sRGB images, z-depth in metres, unit normals in the axes of
-        the cameras' world, which is the first camera (identity pose). The sky is a dome at 14 m (rooms), 12 m (objects)
-        or at most 50 m (open); its depth is the dome's, hence valid and consistent between views.
+        the cameras' world, which is the first camera (identity pose). The sky is a dome at 14 m (rooms), 12 m (objects),
+        18 m (other) or 48 m (open); its depth is the dome's, hence valid and consistent between views.
 
     Raises:
         ValueError: for unknown names or sizes below one.

@@ -230,6 +230,8 @@ def surface(primitives: Tensor, number: Tensor, points: Tensor, directions: Tens
     u = torch.where(round_, torch.atan2(y, x) * 0.5 * (half[:, 0] + half[:, 1]), torch.where(~top & (nx >= ny), y, x))
     v = torch.where(top, y, z)
     world = torch.einsum("rij,ri->rj", turn, normal)
-    world = torch.where((kinds >= tb.FIRST_MARCHED)[:, None] & ((world * world).sum(-1, keepdim=True) < 0.5), -directions, world)
+    world = torch.where(
+        (kinds >= tb.FIRST_MARCHED)[:, None] & ((world * world).sum(-1, keepdim=True) < 0.5), -directions, world
+    )
     world = torch.where((world * directions).sum(-1, keepdim=True) > 0.0, -world, world)
     return world, u + rows[:, 21], v + rows[:, 22]

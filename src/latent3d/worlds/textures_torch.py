@@ -409,5 +409,3 @@ def bumped(materials: Tensor, u: Tensor, v: Tensor, w: Tensor, normal: Tensor) -
     tilted = normal + bump[:, None] * tilt
     tilted = tilted / torch.sqrt((tilted * tilted).sum(-1, keepdim=True) + 1e-12)
     return torch.where((bump > 0.0)[:, None], tilted, normal)
-
-

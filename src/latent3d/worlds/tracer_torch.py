@@ -60,7 +60,14 @@ class TorchTracer:
 
     @torch.no_grad()
     def render(
-        self, c2w: np.ndarray | Tensor, k: np.ndarray | Tensor, height: int, width: int, *, exposure: float = 1.0, supersample: int = 2
+        self,
+        c2w: np.ndarray | Tensor,
+        k: np.ndarray | Tensor,
+        height: int,
+        width: int,
+        *,
+        exposure: float = 1.0,
+        supersample: int = 2,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Colours (V, H, W, 3) linear in [0, 1], z-depths (V, H, W) and normals (V, H, W, 3), as `Tracer.render`.
 
@@ -89,7 +96,9 @@ class TorchTracer:
             normals.reshape(-1, height, width, 3),
         )
 
-    def _pixels(self, pose: Tensor, lens: list[float], corner: Tensor, exposure: float, supersample: int) -> list[Tensor]:
+    def _pixels(
+        self, pose: Tensor, lens: list[float], corner: Tensor, exposure: float, supersample: int
+    ) -> list[Tensor]:
         """Colour, depth and normal of pixels whose upper left corners are ``corner`` (r, 2)."""
         spread = 1.0 / max(lens[0], lens[1]) / supersample
         taken: list[Samples] = []
@@ -104,7 +113,14 @@ class TorchTracer:
         return resolve(taken)
 
     def _rays(
-        self, o: Tensor, d: Tensor, n: Tensor, spread: float, j: int, exposure: float, known: tuple[Tensor, Tensor, Tensor] | None
+        self,
+        o: Tensor,
+        d: Tensor,
+        n: Tensor,
+        spread: float,
+        j: int,
+        exposure: float,
+        known: tuple[Tensor, Tensor, Tensor] | None,
     ) -> Samples:
         """Trace and shade one ray a pixel."""
         e = self.environment
@@ -136,7 +152,10 @@ class TorchTracer:
             facing, u, v = shapes.surface(self.primitives, number[at], points[at], d[at])
             slant = (-(facing * d[at]).sum(-1)).clamp(min=0.15)
             w = t[at] * spread / torch.sqrt(slant)
-            rgb, normal[at] = self._shade(number[at], points[at], facing, u, v, w, d[at], j, given, hidden, visible, albedo, at), facing
+            rgb, normal[at] = (
+                self._shade(number[at], points[at], facing, u, v, w, d[at], j, given, hidden, visible, albedo, at),
+                facing,
+            )
             haze = (1.0 - torch.exp(-e[29] * t[at]))[:, None]
             colour[at] = rgb + haze * (e[3:6] - rgb)
         x = colour * exposure
@@ -158,7 +177,9 @@ class TorchTracer:
         colour = paint * (e[24:27] + (e[21:24] - e[24:27]) * up) * (1.0 - e[27] * shut)[:, None]
         seen, shine_total = torch.zeros_like(visible[at]), torch.zeros_like(u)
         for q, light in enumerate(self.lights):
-            gain, shine, ok = self._light(light, start, normal, bump, d, m, j, None if given is None else given[1][:, q])
+            gain, shine, ok = self._light(
+                light, start, normal, bump, d, m, j, None if given is None else given[1][:, q]
+            )
             seen[:, q] = ok.to(u.dtype)
             shine_total = shine_total + torch.where(ok, shine, torch.zeros_like(shine))
             lit = (paint + shine[:, None]) * light[10:13] * gain[:, None]

@@ -1,0 +1,137 @@
+"""D_3D before training carries pixels: colours and depths of references, and little where they are seen already."""
+
+from __future__ import annotations
+
+import torch
+
+from latent3d.geometry.depth_range import DepthRange
+from latent3d.rendering.splats import render_gaussians
+from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig
+from systems.common import batched, psnr, shaken, smooth_images, walk_cameras
+
+SPAN = DepthRange(near=0.3, far=30.0, spacing="log")
+SIZE = 32
+
+
+def decoder(features=6, channels=4, trained=False):
+    torch.manual_seed(0)
+    network = SplatDecoderConfig(widths=(8, 8, 16)).build(features, channels, SPAN)
+    return shaken(network, 0.1) if trained else network
+
+
+def evidence_case(alpha=0.8):
+    """Two scenes of three views, the first a reference; targets are covered by carried splats in their left half."""
+    generator = torch.Generator().manual_seed(0)
+    image = smooth_images(6).unflatten(0, (2, 3))
+    relative = 0.4 + 0.2 * torch.rand(2, 3, 1, SIZE, SIZE, generator=generator)
+    role = torch.zeros(2, 3, 1, SIZE, SIZE)
+    role[:, 0] = 1
+    carried_alpha = role.clone()
+    carried_alpha[:, 1:, ..., : SIZE // 2] = alpha
+    carried_relative = torch.full_like(relative, 0.2)
+    carried_relative[:, 0] = relative[:, 0]
+    evidence = PixelEvidence(image, relative, role, image, carried_alpha, carried_relative)
+    features = torch.randn(2, 3, 6, 4, 4, generator=generator)
+    latents = torch.randn(2, 3, 4, 4, 4, generator=generator)
+    return features, latents, evidence, batched(walk_cameras(3), 2)
+
+
+def per_view(splats, name):
+    value = getattr(splats, name)
+    return value.reshape(3, SIZE, SIZE, *value.shape[1:])
+
+
+def test_untrained_reference_pixels_keep_their_colour_and_depth():
+    features, latents, evidence, cameras = evidence_case()
+    scenes = decoder()(features, latents, evidence, cameras)
+    for scene, splats in enumerate(scenes):
+        assert len(splats) == 3 * SIZE * SIZE
+        torch.testing.assert_close(per_view(splats, "colors")[0], evidence.image[scene, 0].movedim(0, -1))
+        pixel, z = cameras[scene, 0].project(per_view(splats, "means")[0].flatten(0, 1))
+        torch.testing.assert_close(z.reshape(SIZE, SIZE), SPAN.depth(evidence.relative[scene, 0, 0]))
+        centres = torch.arange(SIZE) + 0.5
+        torch.testing.assert_close(pixel[:, 0].reshape(SIZE, SIZE), centres.expand(SIZE, SIZE), rtol=0, atol=1e-3)
+        assert per_view(splats, "opacities")[0].min() > 0.9
+
+
+def test_untrained_targets_are_nearly_transparent_where_they_are_covered_and_opaque_elsewhere():
+    features, latents, evidence, cameras = evidence_case(alpha=1.0)
+    splats = decoder()(features, latents, evidence, cameras)[0]
+    opacity = per_view(splats, "opacities")[1:]
+    assert opacity[..., : SIZE // 2].max() < 0.05 and opacity[..., SIZE // 2 :].min() > 0.9
+    for view in (1, 2):
+        _, z = cameras[0, view].project(per_view(splats, "means")[view].flatten(0, 1))
+        z, half = z.reshape(SIZE, SIZE), SIZE // 2
+        covered = SPAN.depth(evidence.carried_relative[0, view, 0])
+        own = SPAN.depth(evidence.relative[0, view, 0])
+        torch.testing.assert_close(z[:, :half], covered[:, :half], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(z[:, half:], own[:, half:], rtol=1e-4, atol=1e-4)
+
+
+def test_half_covered_pixels_start_between():
+    features, latents, evidence, cameras = evidence_case(alpha=0.5)
+    splats = decoder()(features, latents, evidence, cameras)[0]
+    expected = torch.sigmoid(torch.tensor(3.0 - 0.5 * 6.5))
+    opacity = per_view(splats, "opacities")[1:, :, : SIZE // 2]
+    torch.testing.assert_close(opacity, expected.expand_as(opacity))
+
+
+def test_an_untrained_reference_renders_to_itself():
+    features, latents, evidence, cameras = evidence_case()
+    alone = decoder()(features, latents, evidence, cameras)[0][: SIZE * SIZE]
+    seen = render_gaussians(alone, cameras[0, :1])
+    assert psnr(seen.rgb[0], evidence.image[0, 0]) > 25
+
+
+def test_a_trained_decoder_stays_within_its_bounds():
+    features, latents, evidence, cameras = evidence_case()
+    network = decoder(trained=True)
+    with torch.no_grad():
+        network.head.bias.mul_(200)  # saturate
+    splats = network(features, latents, evidence, cameras)[0]
+    low, _, high = network.config.scale_px
+    focal = cameras.k[0, 0, 0, 0]
+    for view in range(3):
+        pixel, z = cameras[0, view].project(per_view(splats, "means")[view].flatten(0, 1))
+        start = evidence.relative[0, view] + evidence.carried_alpha[0, view] * (1 - evidence.is_reference[0, view]) * (
+            evidence.carried_relative[0, view] - evidence.relative[0, view]
+        )
+        assert (SPAN.relative(z).reshape(SIZE, SIZE) - start[0]).abs().max() <= network.config.depth_step + 1e-3
+        centres = torch.arange(SIZE) + 0.5
+        assert (pixel[:, 0].reshape(SIZE, SIZE) - centres).abs().max() <= 0.5 + 1e-3
+        size = per_view(splats, "scales")[view].flatten(0, 1) * focal / z[:, None]
+        assert size.min() >= low - 1e-4 and size.max() <= high + 1e-4
+    assert splats.colors.min() >= 0 and splats.colors.max() <= 1
+    assert splats.opacities.min() >= 0 and splats.opacities.max() <= 1
+    torch.testing.assert_close(splats.quaternions.norm(dim=-1), torch.ones(len(splats)))
+
+
+def test_what_is_not_covered_has_no_say():
+    """Colours and depths carried with alpha zero are noise: they change nothing."""
+    features, latents, evidence, cameras = evidence_case(alpha=0.0)
+    network = decoder(trained=True)
+    other = PixelEvidence(
+        evidence.image,
+        evidence.relative,
+        evidence.is_reference,
+        evidence.carried * evidence.carried_alpha + (1 - evidence.carried_alpha) * torch.rand_like(evidence.carried),
+        evidence.carried_alpha,
+        evidence.carried_relative * evidence.carried_alpha + (1 - evidence.carried_alpha) * 0.9,
+    )
+    a = network(features, latents, evidence, cameras)[0]
+    b = network(features, latents, other, cameras)[0]
+    for name in ("means", "colors", "opacities", "scales"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name))
+
+
+def test_gradients_reach_every_parameter_and_the_evidence():
+    features, latents, evidence, cameras = evidence_case()
+    network = decoder(trained=True)
+    features.requires_grad_()
+    evidence.relative.requires_grad_()
+    scenes = network(features, latents, evidence, cameras)
+    loss = sum(render_gaussians(scene, cameras[i]).rgb.square().mean() for i, scene in enumerate(scenes))
+    loss.backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+    assert features.grad.abs().max() > 0 and evidence.relative.grad.abs().max() > 0

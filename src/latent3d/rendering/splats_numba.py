@@ -7,6 +7,7 @@ reproducible for a fixed number. Letters: V views, N splats, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,13 @@ from latent3d.rendering.projection import (
     tile_rectangles,
 )
 from latent3d.rendering.splats_numba_kernels import (
-    LANES,
+    FEW_CHANNELS,
     blend_backward_share,
     blend_share,
     fill_share,
     order_share,
 )
+from latent3d.rendering.splats_numba_lanes import LANES
 from latent3d.rendering.splats_numba_projection import (
     add_share,
     bounds_of,
@@ -78,6 +80,17 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
+def _padded(channels: Tensor) -> np.ndarray:
+    """Channels as the kernels want them: a few as they are, more filled up with zeros to whole groups of lanes."""
+    values = _array(channels)
+    count = values.shape[-1]
+    if count <= FEW_CHANNELS or count % LANES == 0:
+        return values
+    padded = np.zeros((*values.shape[:-1], -(-count // LANES) * LANES), values.dtype)
+    padded[..., :count] = values
+    return padded
+
+
 def _limits(number: type) -> tuple:
     return tuple(number(value) for value in (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, LEAST_ALPHA))
 
@@ -88,7 +101,7 @@ def _options(settings: _Settings, number: type) -> tuple:
 
 
 def _blend_forward(
-    splats: np.ndarray, depths: np.ndarray, rects: np.ndarray, channels: np.ndarray, settings: _Settings
+    splats: np.ndarray, depths: np.ndarray, rects: np.ndarray, channels: Tensor, settings: _Settings
 ) -> tuple[Tensor, Tensor, Tensor, _Blended]:
     """Order, bin and blend projected splats: images (V, C, H, W), depths and alphas (V, 1, H, W)."""
     views, total = rects.shape[:2]
@@ -111,7 +124,7 @@ def _blend_forward(
     depth, alpha, remaining = (np.empty(shape, dtype) for _ in range(3))
     last = np.empty(shape, np.int32)
     run_shares(
-        blend_share, min(shares, counts.size), splats, channels, starts, entries, _limits(dtype.type),
+        blend_share, min(shares, counts.size), splats, _padded(channels), starts, entries, _limits(dtype.type),
         images, depth, alpha, remaining, last,
     )  # fmt: skip
     blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy())
@@ -125,31 +138,31 @@ def backward_shares(channels_shape: tuple[int, ...], itemsize: int) -> int:
 
 
 def _blend_backward(
-    blended: _Blended, channels: np.ndarray, gradients: tuple[Tensor, Tensor, Tensor], take
-) -> np.ndarray:
+    blended: _Blended, channels: Tensor, gradients: tuple[Tensor, Tensor, Tensor], take: Callable
+) -> Tensor:
     """Back through blending, group of views by group; ``take(first, views, private)`` consumes and zeroes each.
 
     Returns the gradient of the channels.
     """
     dtype, (views, total) = blended.splats.dtype, blended.rects.shape[:2]
-    shares = backward_shares(channels.shape, dtype.itemsize)
+    values = _padded(channels)
+    shares = backward_shares(values.shape, dtype.itemsize)
     group = max(1, min(views, GROUP_BYTES // max(1, shares * total * 7 * dtype.itemsize)))
     private = np.zeros((shares, group, total, 7), dtype)
-    d_channels = np.zeros((shares, *channels.shape), dtype)
+    d_channels = np.zeros((shares, *values.shape), dtype)
     d_images, d_depths, d_alphas = (_array(g) for g in gradients)
     for first in range(0, views, group):
         count = min(group, views - first)
         run_shares(
-            blend_backward_share, shares, first, count, blended.splats, channels, blended.starts, blended.entries,
+            blend_backward_share, shares, first, count, blended.splats, values, blended.starts, blended.entries,
             _limits(dtype.type), blended.depths, blended.remaining, blended.last,
             d_images, d_depths[:, 0], d_alphas[:, 0], private, d_channels,
         )  # fmt: skip
         take(first, count, private)
-    if shares == 1:
-        return d_channels[0]
-    summed = np.empty_like(channels)
-    run_shares(add_share, thread_count(), d_channels.reshape(shares, -1), summed.reshape(-1))
-    return summed
+    summed = d_channels[0]
+    if shares > 1:
+        run_shares(add_share, thread_count(), d_channels.reshape(shares, -1), summed.reshape(-1))
+    return torch.from_numpy(summed)[..., : channels.shape[-1]]
 
 
 class _Blend(torch.autograd.Function):
@@ -159,7 +172,7 @@ class _Blend(torch.autograd.Function):
     def forward(ctx, means, conics, depths, opacities, channels, extents, rects, settings):
         parts = [means, conics, depths[..., None], opacities[..., None], extents[..., 1:]]
         splats = _array(torch.cat([part.detach() for part in parts], -1))
-        *out, ctx.blended = _blend_forward(splats, _array(depths), _array(rects), _array(channels), settings)
+        *out, ctx.blended = _blend_forward(splats, _array(depths), _array(rects), channels, settings)
         ctx.save_for_backward(channels)
         return tuple(out)
 
@@ -172,7 +185,7 @@ class _Blend(torch.autograd.Function):
             total[first : first + count] = private[:, :count].sum(0)
             private[:] = 0
 
-        d_channels = torch.from_numpy(_blend_backward(ctx.blended, _array(ctx.saved_tensors[0]), gradients, take))
+        d_channels = _blend_backward(ctx.blended, *ctx.saved_tensors, gradients, take)
         means, conics, depths, opacities = torch.from_numpy(total).split([2, 3, 1, 1], -1)
         return means, conics, depths[..., 0], opacities[..., 0], d_channels, None, None, None
 
@@ -183,15 +196,15 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quaternions, scales, opacities, channels, w2c, k, settings):
         inputs = [_array(t) for t in (means, quaternions, scales, opacities)]
-        values, w2c, k = _array(channels), _array(w2c), _array(k)
-        dtype, views, total = values.dtype, w2c.shape[0], inputs[0].shape[0]
+        w2c, k = _array(w2c), _array(k)
+        dtype, views, total = inputs[0].dtype, w2c.shape[0], inputs[0].shape[0]
         bounds = bounds_of(k, settings.height, settings.width, JACOBIAN_MARGIN).astype(dtype)
         splats = np.empty((views, total, 8), dtype)
         depth = np.empty((views, total), dtype)
         rects = np.empty((views, total, 4), np.int32)
         options = _options(settings, dtype.type)
         run_shares(project_share, thread_count(), *inputs, w2c, k, bounds, options, settings.grid, splats, depth, rects)
-        *out, ctx.blended = _blend_forward(splats, depth, rects, values, settings)
+        *out, ctx.blended = _blend_forward(splats, depth, rects, channels, settings)
         ctx.save_for_backward(means, quaternions, scales, opacities, channels)
         ctx.view = (w2c, k, bounds, options)
         return tuple(out)
@@ -199,8 +212,9 @@ class _Render(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        *inputs, channels = (_array(t) for t in ctx.saved_tensors)
-        sums = np.zeros((len(channels[0]), 13), channels.dtype)
+        *geometry, channels = ctx.saved_tensors
+        inputs = [_array(t) for t in geometry]
+        sums = np.zeros((len(inputs[0]), 13), inputs[0].dtype)
         shares = thread_count()
 
         def take(first: int, count: int, private: np.ndarray) -> None:
@@ -211,7 +225,7 @@ class _Render(torch.autograd.Function):
         d_channels = _blend_backward(ctx.blended, channels, gradients, take)
         out = [np.empty_like(array) for array in inputs]
         run_shares(finish_share, shares, inputs[1], inputs[2], sums, *out)
-        return *(torch.from_numpy(a) for a in (*out, d_channels)), None, None, None
+        return *(torch.from_numpy(a) for a in out), d_channels, None, None, None
 
 
 def render(

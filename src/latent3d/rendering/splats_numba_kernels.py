@@ -1,91 +1,40 @@
-"""Compiled loops of the numba back end: projection, ordering, binning, blending and their gradients.
+"""Compiled loops of the numba back end: ordering, binning, blending and its gradient.
 
 Every loop nest is a function of one share of the work (``share`` of ``shares``) at module level, so that numba's
 on-disk cache keeps it; float32 and float64 are two compilations of one source. `splats_numba` starts the shares in
 parallel. Sums that several shares contribute to go to private buffers and are added in a fixed order: the result
 depends on the number of shares only, never on timing.
 
-Letters: V views, N splats, C channels, K entries (splat, tile) in tile order. ``splats`` is (V, N, 8): mean x, mean y,
-conic a, b, c, depth, opacity, half height of the region that counts. ``rects`` is (V, N, 4): first column, first row,
-past-last column, past-last row of tiles.
+Letters: V views, N splats, C channels (padded to a multiple of 16 when there are more than `FEW_CHANNELS`), K entries
+(splat, tile) in tile order. ``splats`` is (V, N, 8): mean x, mean y, conic a, b, c, depth, opacity, half height of the
+region that counts. ``rects`` is (V, N, 4): first column, first row, past-last column, past-last row of tiles.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
+
+from latent3d.rendering.splats_numba_lanes import LANES, add_scaled, exponential, jit, lane_dot
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
-LANES = 16
-"""Tile side. One row of a tile is one group of lanes that the compiler turns into vector instructions."""
 FEW_CHANNELS = 8
-"""Up to this many channels are blended lane by lane (pixels in a vector); more are blended channels in a vector."""
+"""Up to this many channels are blended with the pixels of a row as lanes; more, with channels as lanes."""
 RADIX_BITS = 11
 RADIX = 1 << RADIX_BITS
-# Slots of the workspace of a tile; channels follow from FREE on.
-REMAINING, ALIVE, LAST, DEPTH, SUFFIX, D_ALPHA, D_DEPTH, SCRATCH, FREE = range(9)
-# Rows of the SCRATCH slot.
-CENTRE, WEIGHT, RESPONSE, INVERSE, GRADIENT = range(5)
-
-
-def jit(**options):
-    """`numba.njit` without the interpreter lock, with the on-disk cache (a warning where no folder can be written)."""
-
-    def decorate(function):
-        try:
-            return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError as error:
-            warnings.warn(f"compiled rasteriser loops cannot be kept on disk: {error}", stacklevel=2)
-            return numba.njit(nogil=True, **options)(function)
-
-    return decorate
-
-
-@intrinsic
-def _float_from_bits(typing_context, bits):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-def _exp(x):
-    return math.exp(x)
-
-
-@overload(_exp)
-def _exp_by_type(x):
-    """exp for x <= 10. float32: 2^n times a degree-7 polynomial, relative error about 6e-8, no branch."""
-    if x != types.float32:
-        return lambda x: math.exp(x)
-
-    def exp32(x):
-        x = max(x, np.float32(-87.0))
-        n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-        r = (x - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-        p = np.float32(1.0 / 5040)
-        p = p * r + np.float32(1.0 / 720)
-        p = p * r + np.float32(1.0 / 120)
-        p = p * r + np.float32(1.0 / 24)
-        p = p * r + np.float32(1.0 / 6)
-        p = p * r + np.float32(0.5)
-        p = p * r + np.float32(1.0)
-        p = p * r + np.float32(1.0)
-        return p * _float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-
-    return exp32
+CHECK_EVERY = 32
+"""Splats between two looks at whether all pixels of a tile have ended."""
+# A tile's workspace has one line per row of pixels; these are the places of its groups of lanes.
+REMAINING, ALIVE, LAST, DEPTH, WEIGHT = range(0, 5 * LANES, LANES)
+SUFFIX, D_ALPHA, D_DEPTH, RESPONSE, INVERSE, GRADIENT, CHANNELS = range(5 * LANES, 12 * LANES, LANES)
+LINE = CHANNELS + FEW_CHANNELS * LANES
 
 
 @jit()
 def response(a, b, c, opacity, dx, dy, half):
-    """opacity exp(-sigma). Compiled without fast-math, so that forward and backward take equal decisions on it."""
-    return opacity * _exp(-(half * (a * dx * dx + c * dy * dy) + b * dx * dy))
+    """opacity exp(-sigma). Without fast-math, so that it rounds alike forward and backward, where it is compared."""
+    return opacity * exponential(-(half * (a * dx * dx + c * dy * dy) + b * dx * dy))
 
 
 @jit()
@@ -154,95 +103,147 @@ def fill_share(share, shares, rects, columns, orders, visible, starts, entries):
                     position[tile] += 1
 
 
+@jit()
+def _rows_reached(mean_y, reach, half, y0, rows):
+    """Rows of the tile that a splat can touch, as a range of offsets from y0."""
+    low = max(0, math.ceil(mean_y - reach - half) - y0)
+    return low, min(rows, math.floor(mean_y + reach - half) + 1 - y0)
+
+
+@jit(fastmath=FAST)
+def _note_ended(work, rows, row_alive):
+    """Mark rows all of whose pixels have ended; the number of rows that are left."""
+    left = 0
+    for y in range(rows):
+        alive = work.dtype.type(0)
+        for i in range(LANES):
+            alive += work[y, ALIVE + i]
+        row_alive[y] = 1 if alive > 0 else 0
+        left += row_alive[y]
+    return left
+
+
 @jit(fastmath=FAST)
 def blend_share(share, shares, splats, channels, starts, entries, limits, images, depths, alphas, remaining, last):
     """Front-to-back compositing of every ``shares``-th tile.
 
-    limits: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, 1e-6) in the working type. Writes images (V, C, H, W),
-    depths = sum(w z) / max(alpha, 1e-6), alphas, remaining (final transmittance), last (entry blended last, or -1),
-    each (V, H, W). A pixel that ended or lies outside has ALIVE = 0, which makes all further weights 0.
+    limits: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, 1e-6) in the working type. Writes images (V, C, H, W) unpadded,
+    depths = sum(w z) / max(alpha, 1e-6), alphas, remaining (final transmittance), last (entry blended last, counted
+    from the tile's first, or -1), each (V, H, W). A pixel that ended or lies outside has ALIVE = 0, which makes all
+    further weights 0.
     """
     number = splats.dtype.type
     zero, half, one = number(0), number(0.5), number(1)
     alpha_min, alpha_max, stop, least_alpha = limits
-    height, width, C = images.shape[2], images.shape[3], images.shape[1]
+    height, width, C = images.shape[2], images.shape[3], channels.shape[2]
     columns, rows = (width + LANES - 1) // LANES, (height + LANES - 1) // LANES
     few = C <= FEW_CHANNELS
-    work = np.empty((FREE + FEW_CHANNELS, LANES, LANES), splats.dtype)
+    work = np.empty((LANES, LINE), splats.dtype)
     wide = np.empty((LANES, LANES, 1 if few else C), splats.dtype)
     row_alive = np.empty(LANES, np.int64)
     for tile in range(share, splats.shape[0] * rows * columns, shares):
         view, place = tile // (rows * columns), tile % (rows * columns)
         x0, y0 = (place % columns) * LANES, (place // columns) * LANES
         x1, y1 = min(width - x0, LANES), min(height - y0, LANES)
-        shared = view if channels.shape[0] > 1 else 0
+        channels_view = view if channels.shape[0] > 1 else 0
         begin, end = starts[tile], starts[tile + 1]
         work[:] = zero
         wide[:] = zero
-        work[REMAINING] = one
-        work[LAST] = -one
-        work[ALIVE, :y1, :x1] = one
         row_alive[:] = 1
-        for i in range(LANES):
-            work[SCRATCH, CENTRE, i] = number(x0 + i) + half
+        for y in range(LANES):
+            for i in range(LANES):
+                work[y, REMAINING + i] = one
+                work[y, LAST + i] = -one
+                work[y, ALIVE + i] = one if y < y1 and i < x1 else zero
         for entry in range(begin, end):
-            if (entry - begin) % 32 == 31:
-                alive_rows = 0
-                for y in range(y1):
-                    alive = zero
-                    for i in range(LANES):
-                        alive += work[ALIVE, y, i]
-                    row_alive[y] = 1 if alive > zero else 0
-                    alive_rows += row_alive[y]
-                if alive_rows == 0:
-                    break
+            if (entry - begin) % CHECK_EVERY == CHECK_EVERY - 1 and _note_ended(work, y1, row_alive) == 0:
+                break
             n = entries[entry]
-            mean_x, mean_y = splats[view, n, 0], splats[view, n, 1]
+            mean_y = splats[view, n, 1]
+            offset = splats[view, n, 0] - number(x0) - half
             a, b, c = splats[view, n, 2], splats[view, n, 3], splats[view, n, 4]
             z, opacity = splats[view, n, 5], splats[view, n, 6]
-            reach = splats[view, n, 7]
-            low = max(0, int(math.ceil(mean_y - reach - half)) - y0)
-            high = min(y1, int(math.floor(mean_y + reach - half)) + 1 - y0)
+            low, high = _rows_reached(mean_y, splats[view, n, 7], half, y0, y1)
             index = number(entry - begin)
+            channel_at = (channels_view * channels.shape[1] + n) * C
             for y in range(low, high):
                 if row_alive[y] == 0:
                     continue
                 dy = mean_y - (number(y0 + y) + half)
                 for i in range(LANES):
-                    alpha = response(a, b, c, opacity, mean_x - work[SCRATCH, CENTRE, i], dy, half)
-                    alpha = min(alpha, alpha_max) * work[ALIVE, y, i] if alpha >= alpha_min else zero
-                    transmittance = work[REMAINING, y, i]
+                    transmittance, alive = work[y, REMAINING + i], work[y, ALIVE + i]
+                    latest = work[y, LAST + i]
+                    alpha = response(a, b, c, opacity, offset - number(i), dy, half)
+                    alpha = min(alpha, alpha_max) * (alive if alpha >= alpha_min else zero)
                     after = transmittance * (one - alpha)
                     ended = after <= stop
                     weight = zero if ended else alpha * transmittance
-                    work[REMAINING, y, i] = transmittance if ended else after
-                    work[ALIVE, y, i] = zero if ended else work[ALIVE, y, i]
-                    work[LAST, y, i] = index if weight > zero else work[LAST, y, i]
-                    work[DEPTH, y, i] += weight * z
-                    work[SCRATCH, WEIGHT, i] = weight
+                    work[y, REMAINING + i] = transmittance if ended else after
+                    work[y, ALIVE + i] = zero if ended else alive
+                    work[y, LAST + i] = index if weight > zero else latest
+                    work[y, DEPTH + i] += weight * z
+                    work[y, WEIGHT + i] = weight
                 if few:
+                    line = y * LINE
                     for channel in range(C):
-                        value = channels[shared, n, channel]
-                        for i in range(LANES):
-                            work[FREE + channel, y, i] += work[SCRATCH, WEIGHT, i] * value
+                        target = line + CHANNELS + channel * LANES
+                        add_scaled(work, target, work, line + WEIGHT, channels[channels_view, n, channel])
                 else:
                     for i in range(LANES):
-                        weight = work[SCRATCH, WEIGHT, i]
+                        weight = work[y, WEIGHT + i]
                         if weight > zero:
-                            for channel in range(C):
-                                wide[y, i, channel] += weight * channels[shared, n, channel]
+                            pixel = (y * LANES + i) * C
+                            for block in range(0, C, LANES):
+                                add_scaled(wide, pixel + block, channels, channel_at + block, weight)
         for y in range(y1):
             for i in range(x1):
-                alpha = one - work[REMAINING, y, i]
-                depths[view, y0 + y, x0 + i] = work[DEPTH, y, i] / max(alpha, least_alpha)
+                alpha = one - work[y, REMAINING + i]
+                depths[view, y0 + y, x0 + i] = work[y, DEPTH + i] / max(alpha, least_alpha)
                 alphas[view, y0 + y, x0 + i] = alpha
-                remaining[view, y0 + y, x0 + i] = work[REMAINING, y, i]
-                last[view, y0 + y, x0 + i] = np.int32(work[LAST, y, i])
-        for channel in range(C):
+                remaining[view, y0 + y, x0 + i] = work[y, REMAINING + i]
+                last[view, y0 + y, x0 + i] = np.int32(work[y, LAST + i])
+        for channel in range(images.shape[1]):
             for y in range(y1):
                 for i in range(x1):
-                    value = work[FREE + channel, y, i] if few else wide[y, i, channel]
+                    value = work[y, CHANNELS + channel * LANES + i] if few else wide[y, i, channel]
                     images[view, channel, y0 + y, x0 + i] = value
+
+
+@jit(fastmath=FAST)
+def _load_gradients(
+    view, x0, y0, x1, y1, least_alpha, depths, remaining, last, d_images, d_depths, d_alphas, few, work, wide, row_last
+):  # fmt: skip
+    """Fill a tile's workspace for the way back: what the forward pass left, and the incoming gradients.
+
+    The gradient to depth = sum(w z) / alpha splits into one to sum(w z) and one to alpha.
+    """
+    one = work.dtype.type(1)
+    work[:] = 0
+    wide[:] = 0
+    row_last[:] = -1
+    for y in range(LANES):
+        for i in range(LANES):
+            work[y, REMAINING + i] = one
+            work[y, LAST + i] = -one
+    for y in range(y1):
+        for i in range(x1):
+            transmittance, depth = remaining[view, y0 + y, x0 + i], depths[view, y0 + y, x0 + i]
+            alpha = one - transmittance
+            d_depth = d_depths[view, y0 + y, x0 + i] / max(alpha, least_alpha)
+            d_alpha = d_alphas[view, y0 + y, x0 + i]
+            work[y, REMAINING + i] = transmittance
+            work[y, LAST + i] = work.dtype.type(last[view, y0 + y, x0 + i])
+            work[y, D_DEPTH + i] = d_depth
+            work[y, D_ALPHA + i] = d_alpha - d_depth * depth if alpha > least_alpha else d_alpha
+            row_last[y] = max(row_last[y], last[view, y0 + y, x0 + i])
+    for channel in range(d_images.shape[1]):
+        for y in range(y1):
+            for i in range(x1):
+                value = d_images[view, channel, y0 + y, x0 + i]
+                if few:
+                    work[y, CHANNELS + channel * LANES + i] = value
+                else:
+                    wide[y, i, channel] = value
 
 
 @jit(fastmath=FAST)
@@ -260,101 +261,82 @@ def blend_backward_share(
     number = splats.dtype.type
     zero, half, one = number(0), number(0.5), number(1)
     alpha_min, alpha_max, _, least_alpha = limits
-    height, width, C = d_images.shape[2], d_images.shape[3], d_images.shape[1]
+    height, width, C = d_images.shape[2], d_images.shape[3], channels.shape[2]
     columns, rows = (width + LANES - 1) // LANES, (height + LANES - 1) // LANES
     few = C <= FEW_CHANNELS
-    work = np.empty((FREE + FEW_CHANNELS, LANES, LANES), splats.dtype)
+    work = np.empty((LANES, LINE), splats.dtype)
     wide = np.empty((LANES, LANES, 1 if few else C), splats.dtype)
     row_last = np.empty(LANES, np.int64)
     for tile in range(first * rows * columns + share, (first + views) * rows * columns, shares):
         view, place = tile // (rows * columns), tile % (rows * columns)
         x0, y0 = (place % columns) * LANES, (place // columns) * LANES
         x1, y1 = min(width - x0, LANES), min(height - y0, LANES)
-        shared = view if channels.shape[0] > 1 else 0
+        channels_view = view if channels.shape[0] > 1 else 0
         begin = starts[tile]
-        work[:] = zero
-        work[REMAINING] = one
-        work[LAST] = -one
-        row_last[:] = -1
-        for i in range(LANES):
-            work[SCRATCH, CENTRE, i] = number(x0 + i) + half
-        for y in range(y1):
-            for i in range(x1):
-                transmittance = remaining[view, y0 + y, x0 + i]
-                mass = max(one - transmittance, least_alpha)
-                d_depth = d_depths[view, y0 + y, x0 + i] / mass
-                inside = one if one - transmittance > least_alpha else zero
-                work[REMAINING, y, i] = transmittance
-                work[LAST, y, i] = number(last[view, y0 + y, x0 + i])
-                work[D_DEPTH, y, i] = d_depth
-                work[D_ALPHA, y, i] = d_alphas[view, y0 + y, x0 + i] - d_depth * depths[view, y0 + y, x0 + i] * inside
-                row_last[y] = max(row_last[y], last[view, y0 + y, x0 + i])
-        for channel in range(C):
-            for y in range(y1):
-                for i in range(x1):
-                    if few:
-                        work[FREE + channel, y, i] = d_images[view, channel, y0 + y, x0 + i]
-                    else:
-                        wide[y, i, channel] = d_images[view, channel, y0 + y, x0 + i]
-        for entry in range(begin + row_last[:y1].max(), begin - 1, -1):
+        _load_gradients(
+            view, x0, y0, x1, y1, least_alpha, depths, remaining, last, d_images, d_depths, d_alphas, few, work, wide,
+            row_last,
+        )  # fmt: skip
+        for entry in range(begin + row_last.max(), begin - 1, -1):
             n = entries[entry]
-            mean_x, mean_y = splats[view, n, 0], splats[view, n, 1]
+            mean_y = splats[view, n, 1]
+            offset = splats[view, n, 0] - number(x0) - half
             a, b, c = splats[view, n, 2], splats[view, n, 3], splats[view, n, 4]
             z, opacity = splats[view, n, 5], splats[view, n, 6]
-            reach = splats[view, n, 7]
-            low = max(0, int(math.ceil(mean_y - reach - half)) - y0)
-            high = min(y1, int(math.floor(mean_y + reach - half)) + 1 - y0)
+            low, high = _rows_reached(mean_y, splats[view, n, 7], half, y0, y1)
             index = number(entry - begin)
-            d_mean_x, d_mean_y, d_a, d_b, d_c, d_z, d_opacity = zero, zero, zero, zero, zero, zero, zero
+            channel_at = (channels_view * channels.shape[1] + n) * C
+            d_channel_at = share * channels.size + channel_at
+            d_mean_x, d_mean_y, d_a, d_b, d_c, d_z, d_log = zero, zero, zero, zero, zero, zero, zero
             for y in range(low, high):
                 if entry - begin > row_last[y]:
                     continue
                 dy = mean_y - (number(y0 + y) + half)
                 for i in range(LANES):
-                    raw = response(a, b, c, opacity, mean_x - work[SCRATCH, CENTRE, i], dy, half)
-                    raw = raw if raw >= alpha_min and index <= work[LAST, y, i] else zero
+                    latest, transmittance = work[y, LAST + i], work[y, REMAINING + i]
+                    raw = response(a, b, c, opacity, offset - number(i), dy, half)
+                    raw = raw if raw >= alpha_min else zero
+                    raw = raw if index <= latest else zero
                     alpha = min(raw, alpha_max)
                     inverse = one / (one - alpha)
-                    transmittance = work[REMAINING, y, i] * inverse
-                    work[REMAINING, y, i] = transmittance
-                    work[SCRATCH, WEIGHT, i] = alpha * transmittance
-                    work[SCRATCH, RESPONSE, i] = raw if raw <= alpha_max else zero
-                    work[SCRATCH, INVERSE, i] = inverse
-                    work[SCRATCH, GRADIENT, i] = work[D_ALPHA, y, i] + z * work[D_DEPTH, y, i]
-                    d_z += alpha * transmittance * work[D_DEPTH, y, i]
+                    transmittance *= inverse
+                    work[y, REMAINING + i] = transmittance
+                    work[y, WEIGHT + i] = alpha * transmittance
+                    work[y, RESPONSE + i] = raw if raw <= alpha_max else zero
+                    work[y, INVERSE + i] = inverse
+                    work[y, GRADIENT + i] = work[y, D_ALPHA + i] + z * work[y, D_DEPTH + i]
+                    d_z += alpha * transmittance * work[y, D_DEPTH + i]
+                line = y * LINE
                 if few:
                     for channel in range(C):
-                        value, total = channels[shared, n, channel], zero
-                        for i in range(LANES):
-                            work[SCRATCH, GRADIENT, i] += value * work[FREE + channel, y, i]
-                            total += work[SCRATCH, WEIGHT, i] * work[FREE + channel, y, i]
-                        d_channels[share, shared, n, channel] += total
+                        at = line + CHANNELS + channel * LANES
+                        add_scaled(work, line + GRADIENT, work, at, channels[channels_view, n, channel])
+                        d_channels[share, channels_view, n, channel] += lane_dot(work, line + WEIGHT, work, at)
                 else:
                     for i in range(LANES):
-                        weight = work[SCRATCH, WEIGHT, i]
+                        weight = work[y, WEIGHT + i]
                         if weight > zero:
-                            total = zero
-                            for channel in range(C):
-                                total += channels[shared, n, channel] * wide[y, i, channel]
-                            for channel in range(C):
-                                d_channels[share, shared, n, channel] += weight * wide[y, i, channel]
-                            work[SCRATCH, GRADIENT, i] += total
+                            pixel, total = (y * LANES + i) * C, zero
+                            for block in range(0, C, LANES):
+                                total += lane_dot(channels, channel_at + block, wide, pixel + block)
+                                add_scaled(d_channels, d_channel_at + block, wide, pixel + block, weight)
+                            work[y, GRADIENT + i] += total
                 sum_0, sum_1, sum_2 = zero, zero, zero
                 for i in range(LANES):
-                    dx = mean_x - work[SCRATCH, CENTRE, i]
-                    gradient, inverse = work[SCRATCH, GRADIENT, i], work[SCRATCH, INVERSE, i]
-                    d_alpha = work[REMAINING, y, i] * gradient - work[SUFFIX, y, i] * inverse
-                    work[SUFFIX, y, i] += work[SCRATCH, WEIGHT, i] * gradient
-                    d_log = d_alpha * work[SCRATCH, RESPONSE, i]
-                    sum_0 += d_log
-                    sum_1 += d_log * dx
-                    sum_2 += d_log * dx * dx
+                    dx = offset - number(i)
+                    gradient = work[y, GRADIENT + i]
+                    d_alpha = work[y, REMAINING + i] * gradient - work[y, SUFFIX + i] * work[y, INVERSE + i]
+                    work[y, SUFFIX + i] += work[y, WEIGHT + i] * gradient
+                    moment = d_alpha * work[y, RESPONSE + i]
+                    sum_0 += moment
+                    sum_1 += moment * dx
+                    sum_2 += moment * dx * dx
                 d_mean_x -= a * sum_1 + b * dy * sum_0
                 d_mean_y -= b * sum_1 + c * dy * sum_0
                 d_a -= half * sum_2
                 d_b -= dy * sum_1
                 d_c -= half * dy * dy * sum_0
-                d_opacity += sum_0
+                d_log += sum_0
             target = d_splats[share, view - first, n]
             target[0] += d_mean_x
             target[1] += d_mean_y
@@ -362,4 +344,4 @@ def blend_backward_share(
             target[3] += d_b
             target[4] += d_c
             target[5] += d_z
-            target[6] += d_opacity / opacity
+            target[6] += d_log / opacity

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from latent3d.rendering.projection import LEAST_NORM
-from latent3d.rendering.splats_numba_kernels import jit
+from latent3d.rendering.splats_numba_lanes import jit
 
 
 @jit()
@@ -256,7 +256,7 @@ def finish_share(share, shares, quaternions, scales, sums, d_means, d_quaternion
 
 @jit()
 def add_share(share, shares, buffers, target):
-    """target = sum of the buffers in a fixed order, one share of the flat range."""
+    """target = sum of the buffers in a fixed order, one share of the flat range; target may be the first buffer."""
     total = target.shape[0]
     for i in range(total * share // shares, total * (share + 1) // shares):
         value = buffers[0, i]

@@ -11,7 +11,6 @@ _HOMES = {
     "SPLITS": "clips",
     "TEST_SEEDS": "clips",
     "contact_sheet": "preview",
-    "seen_mask": "visibility",
 }
 
 __all__ = sorted(_HOMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from latent3d.worlds.textures import srgb_from_linear
+from latent3d.worlds.colours import srgb_from_linear
 
 
 def blur(images: np.ndarray, amount: float) -> np.ndarray:
@@ -20,8 +20,8 @@ def blur(images: np.ndarray, amount: float) -> np.ndarray:
 def photograph(colours: np.ndarray, seed: np.random.SeedSequence | None, num_views: int) -> np.ndarray:
     """Linear light (V, H, W, 3) in [0, 1] to sRGB float32, with the effects of a drawn camera unless ``seed`` is None.
 
-    All views of a clip share the camera; only the noise differs, and its stream for the first ``num_views`` views does not
-    depend on how many further views follow.
+    All views of a clip share the camera; only the noise differs, and its stream for the first ``num_views`` views does
+    not depend on how many further views follow.
     """
     if seed is None:
         return srgb_from_linear(colours).astype(np.float32)

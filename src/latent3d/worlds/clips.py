@@ -1,6 +1,6 @@
 """`sample_clip`: posed views with exact depth and normals of procedural worlds, by family, split and index.
 
-Splits are disjoint by construction: a clip's random stream is `numpy.random.SeedSequence((salt, family, split, index))`.
+Splits are disjoint by construction: a clip's random stream is ``SeedSequence((salt, family, split, index))`` of numpy.
 The streams of the scene, the path, the times and the camera effects are separate children, so that the scene of a clip
 does not depend on how many views or pixels are asked for.
 """
@@ -94,9 +94,9 @@ def sample_clip(
         threads: views traced at once.
 
     Returns:
-        `Views` of shape (num_views + extra_views,): float32 sRGB images, z-depth in metres, unit normals in the axes of
-        the cameras' world, which is the first camera (identity pose). The sky is a dome at 14 m (rooms), 12 m (objects),
-        18 m (other) or 48 m (open); its depth is the dome's, hence valid and consistent between views.
+        `Views` of shape (num_views + extra_views,): float32 sRGB images, z-depth in metres, unit normals that face the
+        camera; world axes are the first camera's (identity pose). The sky is a dome of 14 m (rooms), 12 m (objects),
+        18 m (other) or 48 m (open) radius; its depth is the dome's, hence consistent between views and at most 50 m.
 
     Raises:
         ValueError: for unknown names or sizes below one.
@@ -143,7 +143,7 @@ def lens(fov: float, height: int, width: int) -> np.ndarray:
 
 
 def clip_times(num_views: int, extra_views: int, rng: Rng) -> np.ndarray:
-    """Times in [0, 1]: ``num_views`` equally spaced, then sorted extra ones well inside the gaps, spread over the gaps."""
+    """Times in [0, 1]: ``num_views`` equally spaced, then sorted extra ones well inside the gaps between them."""
     main = np.linspace(0.0, 1.0, num_views) if num_views > 1 else np.zeros(1)
     if not extra_views:
         return main

@@ -9,13 +9,13 @@ from pathlib import Path
 from numba import njit
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
-_SOURCES = ("compiled.py", "tables.py", "textures.py", "shapes.py", "tracer.py")
+_SOURCES = ("compiled", "tables", "noise", "patterns", "textures", "shapes", "tree", "shading", "tracer")
 
 
 def _digest() -> str:
     """Digest of every file whose code ends up inside a compiled loop."""
     folder = Path(__file__).parent
-    return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in _SOURCES)).hexdigest()
+    return hashlib.sha256(b"\0".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
 
 
 _STAMP = _digest()

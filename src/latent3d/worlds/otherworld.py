@@ -1,7 +1,7 @@
 """Family `other`, for tests only: textures, shapes and motions that no training family draws.
 
-A court or a roofed hall of arches with pyramids, wedges, rings, capsules; hexagons, spirals, marble, camouflage, halftone and
-zigzag patterns; cameras that rise like a crane or climb along a helix.
+A court or a roofed hall of arches with pyramids, wedges, rings, capsules; patterns of hexagons, spirals, marble,
+camouflage, halftone, zigzag; cameras that rise like a crane or climb along a helix.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from latent3d.worlds import textures as tx
+from latent3d.worlds import patterns as tx
 from latent3d.worlds.outdoors import sky_and_sun
 from latent3d.worlds.palette import Rng, chance, colour, glossy, log_uniform, pick, seed_of, uniform
 from latent3d.worlds.paths import Stage

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from latent3d.worlds import furniture as fu
-from latent3d.worlds import textures as tx
+from latent3d.worlds import patterns as tx
+from latent3d.worlds import small_things as st
 from latent3d.worlds.palette import (
     Rng,
     any_colour,
@@ -19,6 +20,7 @@ from latent3d.worlds.palette import (
     object_skin,
     pick,
     plain,
+    poster,
     related,
     seed_of,
     uniform,
@@ -129,7 +131,8 @@ def house(b: SceneBuilder, rng: Rng) -> None:
     )
     b.box((0, -hy, high / 2), (hx, hy, high / 2), skin, uv=(0, high / 2))
     glass = b.material(
-        tx.LANDSCAPE, (colour(rng, "sky") * 0.4, colour(rng, "dark"), colour(rng, "dark")), period=0.8, seed=seed_of(rng),
+        tx.LANDSCAPE, (colour(rng, "sky") * 0.4, colour(rng, "dark"), colour(rng, "dark")), period=0.8,
+        seed=seed_of(rng),
         **glossy(rng, 1.0),
     )  # fmt: skip
     count = max(1, int(hx / uniform(rng, 0.8, 1.3)))
@@ -209,7 +212,7 @@ def street_thing(b: SceneBuilder, rng: Rng) -> None:
     elif kind < 0.3:
         b.cylinder((0, 0, 1.1), 0.03, 1.1, metal)
         half = uniform(rng, 0.25, 0.5)
-        b.box((0, 0.03, 1.9), (half, 0.01, half * 0.7), fu.poster(b, rng, half))
+        b.box((0, 0.03, 1.9), (half, 0.01, half * 0.7), poster(b, rng, half))
     elif kind < 0.5:
         stone = make(b, rng, tx.NOISE, colour(rng, "neutral"), 0.4, grain=0.6, bump=0.8, stain=0.5)
         for _ in range(int(uniform(rng, 1, 4))):
@@ -226,7 +229,7 @@ def street_thing(b: SceneBuilder, rng: Rng) -> None:
     elif kind < 0.85:
         fu.box_pile(b, rng)
     else:
-        fu.pot_plant(b, rng, uniform(rng, 0.6, 1.4))
+        st.pot_plant(b, rng, uniform(rng, 0.6, 1.4))
 
 
 def open_stage(rng: Rng) -> Stage:

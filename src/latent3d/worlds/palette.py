@@ -1,4 +1,4 @@
-"""Random colours and materials with the restraint of photographs: mostly greys, browns and muted tones, few vivid ones."""
+"""Random colours and materials with the restraint of photographs: mostly greys, browns, muted tones, few vivid ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from latent3d.worlds import textures as tx
+from latent3d.worlds import patterns as tx
+from latent3d.worlds.colours import linear_from_srgb
 from latent3d.worlds.tables import SceneBuilder
-from latent3d.worlds.textures import linear_from_srgb
 
 Rng = np.random.Generator
 
@@ -203,8 +203,8 @@ def object_skin(builder: SceneBuilder, rng: Rng, size: float) -> int:
         return fabric(builder, rng)
     texture = pick(
         rng,
-        (tx.CHECK, tx.STRIPES, tx.STRIPES, tx.DOTS, tx.NOISE, tx.NOISE, tx.VORONOI, tx.BRICK, tx.TILES, tx.TEXT, tx.PICTURE,
-         tx.PICTURE, tx.RAMP, tx.TERRAZZO, tx.COBBLE, tx.WAVES, tx.LANDSCAPE),
+        (tx.CHECK, tx.STRIPES, tx.STRIPES, tx.DOTS, tx.NOISE, tx.NOISE, tx.VORONOI, tx.BRICK, tx.TILES, tx.TEXT,
+         tx.PICTURE, tx.PICTURE, tx.RAMP, tx.TERRAZZO, tx.COBBLE, tx.WAVES, tx.LANDSCAPE),
     )  # fmt: skip
     period = size * (
         log_uniform(rng, 0.6, 1.5) if texture in (tx.PICTURE, tx.LANDSCAPE, tx.RAMP) else log_uniform(rng, 0.12, 0.8)

@@ -164,7 +164,7 @@ def clear_of_obstacles(path: Path, stage: Stage) -> bool:
         return False
     low, high = stage.scene.bounds_min[None], stage.scene.bounds_max[None]
     gap = np.maximum(np.maximum(low - points[:, None], points[:, None] - high), 0.0)
-    return bool(((gap**2).sum(-1).min() > CLEARANCE**2))
+    return bool((gap**2).sum(-1).min() > CLEARANCE**2)
 
 
 def turns_gently(path: Path) -> bool:

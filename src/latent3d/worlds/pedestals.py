@@ -1,4 +1,4 @@
-"""Family `objects`: cameras circle a group of things on a pedestal, a table or the floor, before a simple background."""
+"""Family `objects`: cameras circle a group of things on a pedestal, a table or the floor, in a simple place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from latent3d.worlds import furniture as fu
+from latent3d.worlds import small_things as st
 from latent3d.worlds.outdoors import ground_cover, sky_and_sun
 from latent3d.worlds.palette import (
     Rng,
@@ -41,7 +42,7 @@ def studio(b: SceneBuilder, rng: Rng) -> None:
             for at in (-2.2, -0.7, 0.8, 2.3):
                 with b.frame(at + uniform(rng, -0.3, 0.3), reach - 0.051, uniform(rng, 1.0, 1.7), math.pi):
                     if chance(rng, 0.35):
-                        fu.framed_picture(b, rng)
+                        st.framed_picture(b, rng)
                 with b.frame(at + uniform(rng, -0.3, 0.3), reach - 0.06, 0, math.pi):
                     kind = rng.random()
                     if kind < 0.2:
@@ -85,7 +86,7 @@ def composition(b: SceneBuilder, rng: Rng, size: float) -> None:
         x, y, z = rng.normal(size=3) * np.array([0.22, 0.22, 0.2]) * size
         tilt = tilt_matrix(0, rng.normal() * 0.7) @ tilt_matrix(1, rng.normal() * 0.7)
         with b.frame(x, y, 0.3 * size + abs(z), rng.random() * 6.28, tilt), b.frame(0, 0, -0.25 * size):
-            fu.small_thing(b, rng, size * uniform(rng, 0.4, 1.0))
+            st.small_thing(b, rng, size * uniform(rng, 0.4, 1.0))
     if chance(rng, 0.3):
         with b.frame(0, 0, 0.05 * size, rng.random() * 6.28):
             wire_frame(b, rng, np.array([uniform(rng, 0.15, 0.5) * size for _ in range(3)]))
@@ -123,7 +124,7 @@ def objects_stage(rng: Rng) -> Stage:
     with b.frame(0, 0, high + 0.0005, rng.random() * 6.28):
         kind = rng.random()
         if kind < 0.45:
-            fu.clutter(b, rng, radius, radius, int(uniform(rng, 4, 12)), size=uniform(rng, 0.25, 0.5))
+            st.clutter(b, rng, radius, radius, int(uniform(rng, 4, 12)), size=uniform(rng, 0.25, 0.5))
         elif kind < 0.9 or high > 0:
             composition(b, rng, uniform(rng, 0.5, 0.9) * (1.3 if high == 0 else 1.0))
         else:

@@ -20,7 +20,8 @@ def depth_picture(depths: Tensor) -> Tensor:
 
 def clip_rows(views: Views) -> Tensor:
     """Picture (3, 3 H, V W) of a clip: images, inverse depth, normals (0.5 + 0.5 n, in the first camera's axes)."""
-    assert views.depths is not None and views.normals is not None, "clips carry depths and normals"
+    assert views.depths is not None, "clips carry depths"
+    assert views.normals is not None, "clips carry normals"
     rows = torch.stack([views.images, depth_picture(views.depths), 0.5 + 0.5 * views.normals])
     return rearrange(rows, "r v c h w -> c (r h) (v w)")
 

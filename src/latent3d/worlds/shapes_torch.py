@@ -1,6 +1,7 @@
 """Tensor twin of `shapes`: every ray against every primitive, chunked, on any device.
 
-Letters: r rays, n primitives. Rays: origins (r, 3), unit directions (r, 3). Distances in metres; `MISS` where nothing is hit.
+Letters: r rays, n primitives. Rays: origins (r, 3), unit directions (r, 3). Distances in metres; `MISS` where nothing
+is hit.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def slabs(o: Tensor, d: Tensor, half: Tensor, near: float, far: Tensor | float) 
 
 
 def distance(kind: int, p: Tensor, half: Tensor, q: Tensor) -> Tensor:
-    """Lower bound of the signed distance of local points p (m, 3) to one kind of marched shape; see `shapes.distance`."""
+    """Lower bound of the signed distance of local points p (m, 3) to one marched kind; see `shapes.distance`."""
     x, y, z = p.unbind(-1)
     a, b, h = half.unbind(-1)
     p0, p1, p2 = q.unbind(-1)
@@ -75,7 +76,8 @@ def taper_planes(half: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     ma, mb = 0.5 * (1.0 + p0) * a, 0.5 * (1.0 + p1) * b
     one, nil = torch.ones_like(a), torch.zeros_like(a)
     normals = [
-        (one, nil, -ka - shift), (-one, nil, -ka + shift), (nil, one, -kb), (nil, -one, -kb), (nil, nil, one), (nil, nil, -one),
+        (one, nil, -ka - shift), (-one, nil, -ka + shift), (nil, one, -kb), (nil, -one, -kb), (nil, nil, one),
+        (nil, nil, -one),
     ]  # fmt: skip
     offsets = [ma + 0.5 * p2, ma - 0.5 * p2, mb, mb, h, h]
     return torch.stack([torch.stack(row, -1) for row in normals], -2), torch.stack(offsets, -1)
@@ -169,7 +171,7 @@ def hit_group(kind: int, rows: Tensor, origins: Tensor, directions: Tensor) -> T
 
 
 def trace(primitives: Tensor, origins: Tensor, directions: Tensor, *, shadow: bool = False) -> tuple[Tensor, Tensor]:
-    """Nearest hits: distances (r,) and primitive numbers (r,), -1 where nothing is hit; ``shadow`` skips NO_SHADOW rows."""
+    """Nearest hits: distances (r,) and primitives (r,), -1 where nothing is hit; ``shadow`` skips NO_SHADOW rows."""
     best = torch.full_like(origins[:, 0], MISS)
     winner = torch.full((len(origins),), -1, dtype=torch.long, device=origins.device)
     kinds = primitives[:, 0].long()

@@ -13,9 +13,9 @@ Material row (`MATERIAL_WIDTH`): 0 texture, 1:4 / 4:7 / 7:10 linear colours A / 
 Light row (`LIGHT_WIDTH`): 0 kind (0 lamp, 1 sun), 1:4 position or unit direction towards the sun, 4:7 and 7:10 the two
 half axes of the area, 10:13 linear colour times power, 13 casts shadows.
 
-Environment (`ENVIRONMENT_WIDTH`): 0:3 zenith, 3:6 horizon, 6:9 ground colour, 9:12 direction to the sun, 12:15 glow colour,
+Environment (`ENVIRONMENT_WIDTH`): 0:3 zenith, 3:6 horizon, 6:9 ground colour, 9:12 direction to the sun, 12:15 glow,
 15 cloud amount, 16 seed, 17 dome radius in metres, 18:21 dome centre, 21:24 / 24:27 ambient light from above / below,
-27 occlusion strength, 28 occlusion reach in metres, 29 haze per metre, 30 cloud period, 31 height of distant hills (rad).
+27 occlusion strength, 28 occlusion reach in metres, 29 haze per metre, 30 cloud period, 31 hill height (rad).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ LIGHT_POINTS = ((-0.65, -0.25), (0.25, -0.65), (-0.25, 0.65), (0.65, 0.25))
 
 @dataclass
 class Samples:
-    """One ray of every pixel: z-depth (r,), primitive (r,), normal (r, 3), toned colour (r, 3), and what `shade` records.
+    """One ray a pixel: z-depth (r,), primitive (r,), normal (r, 3), toned colour (r, 3), and what `shade` records.
 
     ``hidden``: occlusion (r,); ``visible``: (r, l) of each light; ``albedo``: with the highlight, (r, 3).
     """

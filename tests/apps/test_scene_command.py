@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -119,6 +124,29 @@ def test_render_flies_through_the_scene(made, run, tmp_path):
     code, _, err = run("render", made / "scene.ply", "--trajectory", "loop", "--out", tmp_path / "e.mp4")
     assert code == 2
     assert "no trajectory 'loop'" in err
+
+
+def test_view_serves_the_scene_until_ctrl_c(made):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from latent3d.apps.cli import main; main()", "view", str(made)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert f"http://localhost:{port}" in process.stdout.readline()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}", timeout=30) as reply:
+        assert b"<html" in reply.read()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "closed" in out
+    assert "Traceback" not in err
 
 
 def test_an_earlier_result_is_kept_unless_asked(made, weights, picture, run):

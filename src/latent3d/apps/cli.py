@@ -29,9 +29,9 @@ Command = (
 
 DESCRIPTION = """3D scenes from pictures by latent diffusion.
 
-latent3d scene photo.jpg       makes a scene, a film and a web page from one picture
-latent3d COMMAND --help        explains a command
-latent3d --version             prints the version
+`latent3d scene photo.jpg` makes a scene, a film and a web page from one picture.
+
+`latent3d COMMAND --help` explains a command, `latent3d --version` prints the version.
 
 Add --debug to any command to see the full trace of an error."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from latent3d.apps.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Measure a model beside its baselines; writes JSON and Markdown, and goes on where it stopped."""
 
-    weights: str | None = None
-    """Folder of weights, or the name of shipped ones. Default: the shipped ggs_rooms."""
+    weights: Annotated[str | None, option("NAME|DIR", "ggs_rooms")] = None
+    """Folder of weights, or the name of shipped ones."""
     out: Path = Path("out/evaluation")
     """Folder for the tables."""
     protocol: tuple[str, ...] = ()
@@ -27,7 +29,7 @@ class Evaluate:
     """Numbers of sampler steps to compare."""
     seed: int = 0
     """Random seed; scene i samples with seed + i."""
-    capture: Path | None = None
+    capture: Annotated[Path | None, option("DIR", "none")] = None
     """Folder of posed photos with cameras.json instead of worlds."""
     capture_stride: int = 1
     """Photos that far apart."""
@@ -35,7 +37,7 @@ class Evaluate:
     """Factor of the photos' translations, to metres."""
     extractor: str = "random_conv"
     """Network whose features the Frechet distance compares."""
-    extractor_weights: Path | None = None
+    extractor_weights: Annotated[Path | None, option("FILE", "none")] = None
     """Its weights, where it needs some."""
     baselines_only: bool = False
     """Score what needs no model."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+
+from latent3d.apps.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +17,9 @@ class Render:
 
     scene: tyro.conf.Positional[Path]
     """Folder that `latent3d scene` wrote, or a .ply file of splats."""
-    trajectory: str | None = None
-    """Camera path from the scene's first camera: orbit, dolly, spiral, spline or walk. Default: orbit."""
-    cameras: Path | None = None
+    trajectory: Annotated[str | None, option("NAME", "orbit")] = None
+    """Camera path from the scene's first camera: orbit, dolly, spiral, spline or walk."""
+    cameras: Annotated[Path | None, option("FILE", "none")] = None
     """Camera file to fly through instead of a path."""
     strength: float = 1.0
     """How far the path moves."""
@@ -28,8 +31,8 @@ class Render:
     """Frames per second."""
     seed: int = 0
     """Random seed of the path 'walk'."""
-    out: Path | None = None
-    """The film. Default: the path's name and .mp4, beside the scene."""
+    out: Annotated[Path | None, option("FILE", "the path's name and .mp4, beside the scene")] = None
+    """The film. Its name ends in .mp4."""
     overwrite: bool = False
     """Replace an earlier film."""
 

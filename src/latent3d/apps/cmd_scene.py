@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+
+from latent3d.apps.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,28 +18,31 @@ class Scene:
     Writes scene.ply, flythrough.mp4, viewer.html, views/, depth/, cameras.json and card.json into one folder.
     """
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
     """The picture; several need --cameras."""
-    cameras: Path | None = None
+    cameras: Annotated[Path | None, option("FILE", "none")] = None
     """Camera file (docs/formats.md): which camera took which picture, and which views to generate."""
-    trajectory: str | None = None
-    """Camera path for a single picture: orbit, dolly, spiral, spline or walk. Default: orbit."""
+    trajectory: Annotated[str | None, option("NAME", "orbit")] = None
+    """Camera path for a single picture: orbit, dolly, spiral, spline or walk."""
     strength: float = 1.0
     """How far the path moves; 1 is modest enough for one picture."""
-    views: int | None = None
-    """Views in all, references included. Default: 8 on a path, all cameras of a camera file (32 at most)."""
+    views: Annotated[int | None, option("N", "8 on a path, all cameras of a file")] = None
+    """Views in all, references included; 32 at most."""
     steps: int = 30
     """Steps of the diffusion sampler."""
     seed: int = 0
     """Random seed; the same seed gives the same scene on the same machine."""
-    fov: float | None = None
-    """Horizontal field of view of the picture in degrees. Default: from EXIF, else 60."""
-    weights: str | None = None
-    """Folder of weights, or the name of shipped ones. Default: the shipped ggs_rooms."""
-    device: str | None = None
-    """Where to compute: cpu, cuda or cuda:N. Default: the GPU if there is one."""
-    out: Path | None = None
-    """Folder for the results. Default: out/ and the first picture's name."""
+    fov: Annotated[float | None, option("DEGREES", "from EXIF, else 60")] = None
+    """Horizontal field of view of the picture in degrees."""
+    weights: Annotated[str | None, option("NAME|DIR", "ggs_rooms")] = None
+    """Folder of weights, or the name of shipped ones."""
+    device: Annotated[str | None, option("NAME", "the GPU if there is one")] = None
+    """Where to compute: cpu, cuda or cuda:N."""
+    out: Annotated[Path | None, option("DIR", "out/ and the picture's name")] = None
+    """Folder for the results."""
     overwrite: bool = False
     """Replace an earlier result in that folder."""
 

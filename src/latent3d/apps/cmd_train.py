@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+
+from latent3d.apps.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,27 +17,27 @@ class Train:
 
     preset: tyro.conf.Positional[str]
     """Name of a training preset, for example ggs_rooms or ggs_rooms_tiny."""
-    out: Path | None = None
-    """Folder of the run. Default: runs/ and the preset's name."""
-    stage: str | None = None
+    out: Annotated[Path | None, option("DIR", "runs/ and the preset's name")] = None
+    """Folder of the run."""
+    stage: Annotated[str | None, option("NAME", "all")] = None
     """Train only this stage."""
-    max_minutes: float | None = None
+    max_minutes: Annotated[float | None, option("MINUTES", "no limit")] = None
     """Save and stop after that time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    seed: int | None = None
-    """Random seed instead of the preset's."""
+    seed: Annotated[int | None, option("N", "the preset's")] = None
+    """Random seed."""
     bank: tuple[str, ...] = ()
-    """Folders of rendered clips instead of the preset's data."""
+    """Folders of rendered clips data."""
     val_bank: tuple[str, ...] = ()
     """The same for validation."""
     set: tuple[str, ...] = ()
     """Settings that differ from the preset, as path=value."""
-    threads: int | None = None
+    threads: Annotated[int | None, option("N", "all cores")] = None
     """CPU threads of PyTorch."""
     fresh: bool = False
     """Insist on a folder without a run instead of going on."""
-    export: Path | None = None
+    export: Annotated[Path | None, option("DIR", "none")] = None
     """Write the averaged weights into this folder at the end."""
     export_dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Number format of the exported weights."""

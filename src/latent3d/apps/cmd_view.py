@@ -33,5 +33,7 @@ class View:
         try:
             while True:
                 time.sleep(0.5)
+        except KeyboardInterrupt:
+            print("closed")  # the ordinary end of this command
         finally:
             server.stop()

@@ -59,7 +59,8 @@ def serve(gaussians: Gaussians, start: Cameras, host: str = "127.0.0.1", port: i
             probe.bind((host, port))
         except OSError as error:
             raise OSError(error.errno, f"port {port} is taken or not allowed; choose another with --port") from error
-    server = viser.ViserServer(host=host, port=port, label="latent3d", verbose=False)
+    with _silent():
+        server = viser.ViserServer(host=host, port=port, label="latent3d", verbose=False)
     add_scene(server, gaussians, start)
     return server
 
@@ -109,13 +110,20 @@ def _server() -> Iterator[viser.ViserServer]:
     """A server that nobody connects to: viser serialises a scene only from one."""
     import viser
 
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+    with _silent():
         server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
     try:
         yield server
     finally:
-        with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        with _silent():
             server.stop()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """viser prints a banner whatever its settings."""
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        yield
 
 
 def _free_port() -> int:

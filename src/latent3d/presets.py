@@ -32,13 +32,13 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
         ValueError: for another denoiser.
     """
     choices: dict[str, MultiViewTransformerConfig | VideoUNetConfig] = {
-        "transformer": MultiViewTransformerConfig.small(8).replace(condition_channels=CONDITION_CHANNELS),
-        "unet": VideoUNetConfig.small(8).replace(condition_channels=CONDITION_CHANNELS),
+        "transformer": MultiViewTransformerConfig.small(16).replace(condition_channels=CONDITION_CHANNELS),
+        "unet": VideoUNetConfig.small(16).replace(condition_channels=CONDITION_CHANNELS),
     }
     if denoiser not in choices:
         raise ValueError(f"there is no denoiser '{denoiser}'; choose {' or '.join(choices)}")
     system = GGSConfig(
-        vae=image_vae_small(8),
+        vae=image_vae_small(16),
         geometry=ReferenceGeometryConfig(depth_range=ROOM_DEPTHS),
         denoiser=choices[denoiser],
         epipolar=EpipolarTransformerConfig(

@@ -107,7 +107,9 @@ class SceneContext:
         images: pictures on references, zero on targets, (b, m, 3, H, W).
         plucker: (b, m, 6, H, W).
         lines: of the epipolar transformer.
-        known: depth coordinate of references at latent resolution, zero elsewhere, (b, m, 1, h, w).
+        known: depth coordinate known beforehand at latent resolution, of references and of what their splats cover in
+            other views; zero elsewhere, (b, m, 1, h, w).
+        known_share: how much of a latent pixel that covers, in [0, 1], (b, m, 1, h, w).
         carried: reference splats seen from every view: colour 3, alpha 1, depth coordinate 1, (b, m, 5, H, W); the
             picture itself on references. None without reference geometry.
         relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
@@ -120,6 +122,7 @@ class SceneContext:
     plucker: Tensor
     lines: EpipolarLines
     known: Tensor
+    known_share: Tensor
     carried: Tensor | None
     relative: Tensor | None
 
@@ -220,8 +223,7 @@ class GGSSystem(nn.Module):
             c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, condition=self.condition_of(context)
         )
         features = self.epipolar(features, context.lines).float()
-        known_mask = role.expand(b, m, 1, h, w) * float(context.relative is not None)
-        splats, depth = self.head(features, context.cameras, context.known, known_mask, depth_noise)
+        splats, depth = self.head(features, context.cameras, context.known, context.known_share, depth_noise)
 
         cameras = context.cameras if novel is None else Cameras.cat([context.cameras, novel], 1)
         renders = [
@@ -284,16 +286,15 @@ class GGSSystem(nn.Module):
         h, w = clean.shape[-2:]
         latents = clean.new_zeros(b, m, *clean.shape[2:]).index_copy(1, index, clean)
         pictures = torch.zeros_like(images).index_copy(1, index, references)
-        known = clean.new_zeros(b, m, 1, h, w)
+        known = known_share = clean.new_zeros(b, m, 1, h, w)
         carried = relative = None
         if self.geometry is not None:
             relative = self.geometry(references, cameras[:, index]).relative
-            patches = F.pixel_unshuffle(relative.detach().flatten(0, 1), height // h).unflatten(0, (b, -1))
-            known = known.index_copy(1, index, patches.median(2, keepdim=True).values)
             carried = self.carry(references, relative.detach(), cameras, is_reference)
+            known, known_share = pool_known(carried[:, :, 4:], carried[:, :, 3:4], height // h)
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
         return SceneContext(
-            cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, carried, relative
+            cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, relative
         )
 
     @torch.no_grad()
@@ -444,6 +445,16 @@ class GGSSystem(nn.Module):
 def stack(renders: list[Rendering], name: str) -> Tensor:
     """One channel of several renderings as a batch (b, v, ., h, w)."""
     return torch.stack([getattr(render, name) for render in renders])
+
+
+def pool_known(relative: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Depth coordinates (b, m, 1, H, W) with their alpha -> latent resolution: the median of the covered pixels of each
+    patch (no mixing across edges; 0 where none is) and the covered share."""
+    b = relative.shape[0]
+    covered = F.pixel_unshuffle(alpha.flatten(0, 1), factor)
+    values = F.pixel_unshuffle(relative.flatten(0, 1), factor).masked_fill(covered < 0.5, torch.nan)
+    median = values.nanmedian(1, keepdim=True).values.nan_to_num(0.0)
+    return median.unflatten(0, (b, -1)), covered.mean(1, keepdim=True).unflatten(0, (b, -1))
 
 
 def path_order(cameras: Cameras) -> Tensor:

@@ -26,6 +26,10 @@ from latent3d.nn.attention import SelfAttention
 from latent3d.nn.layers import ResBlock2d, zero_init
 
 
+PATCH_NOISE = 0.02
+"""Contrast, as a standard deviation of colour in [0, 1], below which a patch counts as empty."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReferenceGeometryConfig(Config):
     """Widths of the reference geometry network.
@@ -78,6 +82,7 @@ class ReferenceGeometry(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(4 * 5, w2, 3, padding=1), PlainBlock(w2))
         self.encoder = nn.Sequential(nn.Conv2d(w2, w4, 3, stride=2, padding=1), PlainBlock(w4), PlainBlock(w4))
         self.to_match = nn.Conv2d(w4, config.match_channels, 1)
+        self.learned_share = nn.Parameter(torch.tensor(-1.0))
         self.temperature = nn.Parameter(torch.tensor(2.0))
         self.fuse = nn.Conv2d(w4 + 2 * bins, w4, 1)
         self.fused = PlainBlock(w4)
@@ -109,7 +114,8 @@ class ReferenceGeometry(nn.Module):
         picture = F.pixel_unshuffle(torch.cat([images * 2 - 1, ray_slopes(cameras)], 2).flatten(0, 1), 2)
         fine = self.stem(picture)
         encoded = self.encoder(fine)
-        cost, valid = self.match(rearrange(self.to_match(encoded), "(b k) c h w -> b k c h w", b=b), cameras)
+        learned = rearrange(self.to_match(encoded), "(b k) c h w -> b k c (h w)", b=b)
+        cost, valid = self.match(self.match_features(learned, images), cameras, height // 4, width // 4)
         cost, valid = cost.flatten(0, 1).to(encoded.dtype), valid.flatten(0, 1).to(encoded.dtype)
         at4 = self.fused(self.fuse(torch.cat([encoded, cost, valid], 1)))
         at8 = self.down8(at4)
@@ -131,19 +137,32 @@ class ReferenceGeometry(nn.Module):
             )
         )
 
-    def match(self, features: Float[Tensor, "b k c h w"], cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """Plane sweep between references: mean normalised correlation per hypothesis over the other references.
+    def match_features(self, learned: Float[Tensor, "b k c q"], images: Tensor) -> Float[Tensor, "b k d q"]:
+        """Unit vectors per cell of stride 4 whose dot product blends learned similarity with zero-mean normalised
+        cross-correlation of 8x8 patches, which matches from the first step of training on.
+
+        Patches without contrast get short vectors: they agree with nothing rather than with everything.
+        """
+        b, k = images.shape[:2]
+        patches = F.unfold(images.flatten(0, 1).float(), 8, stride=4, padding=2)
+        patches = patches - rearrange(patches, "n (c p) q -> n c p q", c=3).mean(2).repeat_interleave(64, 1)
+        patches = patches / (patches.square().sum(1, keepdim=True) + patches.shape[1] * PATCH_NOISE**2).sqrt()
+        share = torch.sigmoid(self.learned_share)
+        learned = F.normalize(learned.float(), dim=2)
+        return torch.cat([share.sqrt() * learned, (1 - share).sqrt() * patches.unflatten(0, (b, k))], 2)
+
+    def match(self, features: Float[Tensor, "b k d q"], cameras: Cameras, h: int, w: int) -> tuple[Tensor, Tensor]:
+        """Plane sweep between references: mean dot product per hypothesis over the other references.
 
         Returns:
             correlation and share of valid others, both (b, k, s, h, w); all zero for a single reference.
         """
-        b, k, _, h, w = features.shape
+        b, k = features.shape[:2]
         bins = self.config.hypotheses
         total = features.new_zeros(b, k, bins, h, w, dtype=torch.float32)
         count = torch.zeros_like(total)
         if k == 1:
             return total, count
-        features = F.normalize(features.float(), dim=2).flatten(3)
         centres = (torch.arange(bins, device=features.device, dtype=torch.float32) + 0.5) / bins
         depths = self.config.depth_range.depth(centres)
         for shift in range(1, k):  # every reference against the one `shift` places on: all ordered pairs

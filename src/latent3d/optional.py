@@ -26,11 +26,7 @@ class OptionalPackage:
 
 OPTIONAL = {
     package.module: package
-    for package in (
-        OptionalPackage("gsplat", "splat rendering on NVIDIA GPUs", "pip install gsplat"),
-        OptionalPackage("triton", "fused GPU kernels", "pip install triton"),
-        OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),
-    )
+    for package in (OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),)
 }
 
 

@@ -69,18 +69,18 @@ def fast_path_lines(advice: list[str]) -> list[tuple[str, str]]:
 
     from latent3d.optional import OPTIONAL, is_installed, version
 
-    gpu = torch.cuda.is_available()
-    lines = [("numba", "splat rendering on the CPU: " + ("live" if is_installed("numba") else "missing"))]
+    if is_installed("numba"):
+        lines = [("CPU splats", "numba kernels: live")]
+    else:
+        lines = [("CPU splats", "numba is missing: PyTorch tiles, several times slower")]
+        advice.append("pip install numba")
+    gpu = "live" if torch.cuda.is_available() else "idle without a GPU"
+    lines.append(("GPU splats", f"PyTorch tiles: {gpu}"))
     for package in OPTIONAL.values():
         found = version(package.module) if is_installed(package.module) else None
-        needs_gpu = package.module in ("gsplat", "triton")
-        if found:
-            state = f"{found}, live" if gpu or not needs_gpu else f"{found}, idle without a GPU"
-        else:
-            state = "not installed" + (" (of use with an NVIDIA GPU only)" if needs_gpu and not gpu else "")
-            if gpu or not needs_gpu:
-                advice.append(package.install)
-        lines.append((package.module, f"{package.purpose}: {state}"))
+        if not found:
+            advice.append(package.install)
+        lines.append((package.module, f"{package.purpose}: {found or 'not installed'}"))
     return lines
 
 

@@ -34,7 +34,8 @@ def test_positions_are_projections_of_lifted_pixels():
     query, other = random_cameras(3, 0), random_cameras(3, 1)
     depths = torch.tensor([0.8, 1.7, 4.0, 30.0], dtype=torch.float64)
     positions, valid = plane_sweep_positions(query, other, depths, HEIGHT, WIDTH)
-    assert positions.shape == (3, 4, HEIGHT, WIDTH, 2) and valid.shape == (3, 4, HEIGHT, WIDTH)
+    assert positions.shape == (3, 4, HEIGHT, WIDTH, 2)
+    assert valid.shape == (3, 4, HEIGHT, WIDTH)
     small_query, small_other = query.resized(HEIGHT, WIDTH), other.resized(HEIGHT, WIDTH)
     seen = 0
     for index, depth in enumerate(depths):
@@ -44,7 +45,8 @@ def test_positions_are_projections_of_lifted_pixels():
         assert torch.equal(valid[:, index].flatten(1) > 0, inside)
         torch.testing.assert_close(positions[:, index].flatten(1, 2)[inside], pixel[inside], rtol=0, atol=1e-9)
         seen += int(inside.sum())
-    assert seen > 100 and (valid == 0).any()
+    assert seen > 100
+    assert (valid == 0).any()
 
 
 def test_a_depth_map_per_pixel_is_the_same_as_one_depth_for_all():
@@ -67,7 +69,8 @@ def test_agrees_with_epipolar_samples():
     pair = Cameras(query.w2c.expand(2, 4, 4), query.k.expand(2, 3, 3), query.height, query.width)
     positions, valid = plane_sweep_positions(pair, other, depths, HEIGHT, WIDTH)
     both = samples.valid & (valid.movedim(1, -1) > 0)
-    assert torch.equal(samples.valid, valid.movedim(1, -1) > 0) and both.float().mean() > 0.3
+    assert torch.equal(samples.valid, valid.movedim(1, -1) > 0)
+    assert both.float().mean() > 0.3
     torch.testing.assert_close(samples.positions[both], positions.movedim(1, -2)[both], rtol=0, atol=1e-9)
     torch.testing.assert_close(samples.depths, depths.expand_as(samples.depths))
 
@@ -98,7 +101,8 @@ def test_points_behind_the_other_camera_are_invalid_and_stay_finite():
     depths = torch.tensor([1.0, 2.0, 2.0005, 3.0], dtype=torch.float64)
     positions, valid = plane_sweep_positions(cameras[:1], cameras[1:], depths, 8, 8)
     assert torch.isfinite(positions).all()
-    assert not valid[0, :3].any() and valid[0, 3].any()
+    assert not valid[0, :3].any()
+    assert valid[0, 3].any()
     # x -> z x / (z - 2) about the centre: at depth 3 offsets triple
     torch.testing.assert_close(positions[0, 3, 4, 4], torch.tensor([4 + 1.5, 4 + 1.5], dtype=torch.float64))
     outside = (positions[0, :2] < 0).all(-1)
@@ -110,7 +114,8 @@ def test_nearly_touching_planes_are_bounded():
     c2w[1, 0, 3], c2w[1, 2, 3] = 5.0, 1.0
     cameras = Cameras.from_fov(c2w, 60.0, 8, 8)
     positions, valid = plane_sweep_positions(cameras[:1], cameras[1:], torch.tensor([1.0 + 2e-3]).double(), 8, 8)
-    assert positions.abs().max() <= 3 * 8 and not valid.any()
+    assert positions.abs().max() <= 3 * 8
+    assert not valid.any()
 
 
 def test_autocast_changes_nothing():
@@ -119,7 +124,8 @@ def test_autocast_changes_nothing():
     plain = plane_sweep_positions(query, other, depths, HEIGHT, WIDTH)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = plane_sweep_positions(query, other, depths, HEIGHT, WIDTH)
-    assert torch.equal(plain[0], inside[0]) and torch.equal(plain[1], inside[1])
+    assert torch.equal(plain[0], inside[0])
+    assert torch.equal(plain[1], inside[1])
     exact, _ = plane_sweep_positions(query.to(torch.float64), other.to(torch.float64), depths.double(), HEIGHT, WIDTH)
     visible = plain[1] > 0
     assert (plain[0].double() - exact)[visible].abs().max() < 1e-3

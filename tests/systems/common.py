@@ -55,16 +55,23 @@ def scene_views(count: int, scenes: int = 2) -> Views:
     return Views(images, batched(walk_cameras(count), scenes), depths)
 
 
-def tiny_config(denoiser: str = "transformer", **changes) -> GGSConfig:
+def ramp_image(size: int = SIZE) -> Tensor:
+    """Colours that change slowly from side to side and from top to bottom, (1, 3, size, size)."""
+    axis = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y, 1 - x])[None]
+
+
+def tiny_config(kind: str = "transformer", **changes) -> GGSConfig:
     """The system of the tiny preset, with some fields changed."""
-    config = ggs_rooms_tiny(denoiser).system
+    config = ggs_rooms_tiny(kind).system
     assert isinstance(config, GGSConfig)
     return config.replace(**changes)
 
 
-def tiny_system(denoiser: str = "transformer", seed: int = 0, **changes) -> GGSSystem:
+def tiny_system(kind: str = "transformer", seed: int = 0, **changes) -> GGSSystem:
     torch.manual_seed(seed)
-    return tiny_config(denoiser, **changes).build()
+    return tiny_config(kind, **changes).build()
 
 
 def shaken(network: nn.Module, amount: float = 0.05, seed: int = 1) -> nn.Module:

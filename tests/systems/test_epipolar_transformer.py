@@ -108,7 +108,8 @@ def test_a_query_reads_its_sources_only_where_its_lines_run():
         weight = lines.weights[0, 2, 0].unflatten(-1, (-1, 4)) * lines.valid[0, 2, 0][..., None]
     touched = ((lines.corners[0, 2, 0].unflatten(-1, (-1, 4)) == 7) & (weight > 0)).any(-1).any(-1)
     moved = (before - after)[0, 2].abs().amax(-1) > 1e-9
-    assert touched.any() and not touched.all()
+    assert touched.any()
+    assert not touched.all()
     assert torch.equal(moved, touched)
 
 
@@ -120,7 +121,8 @@ def test_sources_are_references_first_then_the_nearest_and_never_the_view_itself
     assert torch.equal(lines.sources[0], lines.sources[1])
     assert lines.sources[0, 0].tolist() == [3, 1, 2, 4]
     assert lines.sources[0, 4].tolist()[0] == 3
-    assert lines.sources[0, 3, 0].item() in (2, 4) and lines.sources[0, 3, -1].item() == 0
+    assert lines.sources[0, 3, 0].item() in (2, 4)
+    assert lines.sources[0, 3, -1].item() == 0
     for view in range(5):
         assert sorted(lines.sources[0, view].tolist()) == [other for other in range(5) if other != view]
     two = torch.tensor([True, False, False, False, True])
@@ -151,9 +153,11 @@ def test_weights_are_bilinear():
     cameras = batched(walk_cameras(3, step=0.6))
     lines = epipolar_lines(cameras, torch.tensor([True, False, False]), config(), 8, 8)
     total = lines.weights.unflatten(-1, (5, 4)).sum(-1)
-    assert total.min() >= 0 and total.max() <= 1 + 1e-5
+    assert total.min() >= 0
+    assert total.max() <= 1 + 1e-5
     assert (total[lines.valid > 0] >= 0.25 - 1e-5).all()  # a corner pixel's outer quarter keeps a quarter
-    assert lines.corners.min() >= 0 and lines.corners.max() < 64
+    assert lines.corners.min() >= 0
+    assert lines.corners.max() < 64
     assert (total[lines.valid > 0] - 1).abs().median() < 1e-5
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
@@ -27,19 +28,20 @@ def sidestep(baseline: float, size: int, count: int = 2) -> Cameras:
     return Cameras.from_c2w(c2w, k.contiguous(), size, size)
 
 
-def plane_features(cameras: Cameras, depth: float, channels: int = 24, size: int = 16) -> torch.Tensor:
-    """What each camera sees of a plane z = depth whose features are smooth random waves of the place on it."""
+def plane_waves(cameras: Cameras, depth: float, channels: int, size: int, frequency: float) -> torch.Tensor:
+    """What each camera sees of a plane z = depth with smooth random waves on it, (1, k, channels, size, size)."""
     generator = torch.Generator().manual_seed(0)
-    frequencies = 6 * torch.randn(channels, 2, generator=generator)
+    frequencies = frequency * torch.randn(channels, 2, generator=generator)
     phases = 6.28 * torch.rand(channels, generator=generator)
     places = cameras.centers[0, :, None, None, :2] + depth * ray_slopes(cameras.resized(size, size))[0].movedim(1, -1)
     return torch.sin(places @ frequencies.T + phases).movedim(-1, 1)[None]
 
 
 def test_a_single_reference_has_no_matching_volume():
-    cost, share = network().match(torch.randn(2, 1, 6, 4, 4), batched(walk_cameras(1), 2))
+    cost, share = network().match(torch.randn(2, 1, 6, 16), batched(walk_cameras(1), 2), 4, 4)
     assert cost.shape == share.shape == (2, 1, 8, 4, 4)
-    assert not cost.any() and not share.any()
+    assert not cost.any()
+    assert not share.any()
 
 
 @pytest.mark.parametrize("bin_", [1, 3, 5])
@@ -49,20 +51,22 @@ def test_correlation_peaks_at_the_depth_of_a_plane(bin_, count):
     centres = (torch.arange(8) + 0.5) / 8
     depth = float(SPAN.depth(centres[bin_]))
     cameras = sidestep(0.12 * depth, 16, count)  # about two pixels of disparity between neighbours
-    cost, share = net.match(plane_features(cameras, depth), cameras)
+    features = F.normalize(plane_waves(cameras, depth, 24, 16, 6.0), dim=2).flatten(3)
+    cost, share = net.match(features, cameras, 16, 16)
     inside = share[:, :, bin_] == 1  # seen by all others
     assert inside.float().mean() > 0.3
     best = cost.argmax(2)[inside]
     assert (best == bin_).float().mean() > 0.95
     at_truth = cost[:, :, bin_][inside] / net.temperature.exp()
-    assert at_truth.min() > 0.9 and at_truth.max() <= 1 + 1e-4  # a correlation of unit vectors
+    assert at_truth.min() > 0.9
+    assert at_truth.max() <= 1 + 1e-4
 
 
 def test_the_mean_is_over_the_references_that_see_the_point():
     cameras = sidestep(0.3, 16, 3)
-    features = torch.nn.functional.normalize(torch.ones(1, 3, 6, 16, 16), dim=2)
+    features = F.normalize(torch.ones(1, 3, 6, 256), dim=2)
     net = network()
-    cost, share = net.match(features, cameras)
+    cost, share = net.match(features, cameras, 16, 16)
     assert set(share.unique().tolist()) == {0.0, 0.5, 1.0}
     assert not cost[share == 0].any()
     well_inside = cost[share > 0] / net.temperature.exp()
@@ -70,12 +74,44 @@ def test_the_mean_is_over_the_references_that_see_the_point():
     assert well_inside.min() >= 0.5 - 1e-4  # on the rim the sample blends with zero padding
 
 
+@pytest.mark.parametrize("bin_", [2, 4])
+def test_an_untrained_network_matches_patches_of_a_textured_plane(bin_):
+    net = network()
+    depth = float(SPAN.depth((torch.tensor(bin_) + 0.5) / 8))
+    cameras = sidestep(0.125 * depth, 64)  # eight pixels of disparity: two cells
+    images = 0.5 + 0.2 * plane_waves(cameras, depth, 3, 64, 20 / depth)
+    no_say = torch.zeros(1, 2, 6, 256)
+    cost, share = net.match(net.match_features(no_say, images), cameras, 16, 16)
+    rim = torch.zeros(16, 16, dtype=torch.bool)
+    rim[1:-1, 4:-4] = True  # patches on the border, or matched with them, hold padding
+    inside = (share[:, :, bin_] == 1) & rim
+    assert inside.float().mean() > 0.3
+    assert (cost.argmax(2)[inside] == bin_).float().mean() > 0.95
+
+
+def test_match_features_are_unit_vectors_but_for_patches_without_contrast():
+    net = network()
+    images = torch.full((1, 1, 3, 32, 32), 0.7)
+    images[..., 16:] = torch.rand(1, 1, 3, 32, 16)
+    learned = torch.randn(1, 1, 6, 64)
+    features = net.match_features(learned, images)
+    share = torch.sigmoid(net.learned_share)
+    length = features.square().sum(2).reshape(8, 8)
+    torch.testing.assert_close(length[1:-1, 5:-1], torch.ones(6, 2), rtol=0, atol=0.02)
+    torch.testing.assert_close(length[1:-1, 1:3], share.expand(6, 2), rtol=0, atol=1e-5)
+    brighter = net.match_features(learned, 0.5 * images + 0.2)  # zero mean, unit norm: exposure does not matter
+    torch.testing.assert_close(brighter[..., 13:15], features[..., 13:15], rtol=0, atol=0.02)
+
+
 def test_shapes_and_ranges():
     net = shaken(network())
     out = net(smooth_images(4).unflatten(0, (2, 2)), batched(walk_cameras(2), 2))
     assert out.relative.shape == out.spread.shape == (2, 2, 1, 32, 32)
-    assert out.coarse.shape == (2, 2, 1, 8, 8) and out.logits.shape == (2, 2, 8, 8, 8)
-    assert out.relative.min() >= 0 and out.relative.max() <= 1 and out.spread.min() > 0
+    assert out.coarse.shape == (2, 2, 1, 8, 8)
+    assert out.logits.shape == (2, 2, 8, 8, 8)
+    assert out.relative.min() >= 0
+    assert out.relative.max() <= 1
+    assert out.spread.min() > 0
     centres = (torch.arange(8) + 0.5) / 8
     expected = torch.einsum("bkshw,s->bkhw", out.logits.softmax(2), centres)[:, :, None]
     torch.testing.assert_close(out.coarse, expected)
@@ -111,7 +147,8 @@ def test_scenes_of_a_batch_do_not_see_each_other_but_references_of_a_scene_do():
     images = smooth_images(4).unflatten(0, (2, 2)).requires_grad_()
     out = net(images, batched(walk_cameras(2), 2)).relative
     (gradient,) = torch.autograd.grad(out[0, 0].sum(), images)
-    assert gradient[0, 0].abs().max() > 0 and gradient[0, 1].abs().max() > 0
+    assert gradient[0, 0].abs().max() > 0
+    assert gradient[0, 1].abs().max() > 0
     assert gradient[1].abs().max() == 0
 
 

@@ -58,7 +58,8 @@ def test_untrained_targets_are_nearly_transparent_where_they_are_covered_and_opa
     features, latents, evidence, cameras = evidence_case(alpha=1.0)
     splats = decoder()(features, latents, evidence, cameras)[0]
     opacity = per_view(splats, "opacities")[1:]
-    assert opacity[..., : SIZE // 2].max() < 0.05 and opacity[..., SIZE // 2 :].min() > 0.9
+    assert opacity[..., : SIZE // 2].max() < 0.05
+    assert opacity[..., SIZE // 2 :].min() > 0.9
     for view in (1, 2):
         _, z = cameras[0, view].project(per_view(splats, "means")[view].flatten(0, 1))
         z, half = z.reshape(SIZE, SIZE), SIZE // 2
@@ -100,9 +101,12 @@ def test_a_trained_decoder_stays_within_its_bounds():
         centres = torch.arange(SIZE) + 0.5
         assert (pixel[:, 0].reshape(SIZE, SIZE) - centres).abs().max() <= 0.5 + 1e-3
         size = per_view(splats, "scales")[view].flatten(0, 1) * focal / z[:, None]
-        assert size.min() >= low - 1e-4 and size.max() <= high + 1e-4
-    assert splats.colors.min() >= 0 and splats.colors.max() <= 1
-    assert splats.opacities.min() >= 0 and splats.opacities.max() <= 1
+        assert size.min() >= low - 1e-4
+        assert size.max() <= high + 1e-4
+    assert splats.colors.min() >= 0
+    assert splats.colors.max() <= 1
+    assert splats.opacities.min() >= 0
+    assert splats.opacities.max() <= 1
     torch.testing.assert_close(splats.quaternions.norm(dim=-1), torch.ones(len(splats)))
 
 
@@ -134,4 +138,5 @@ def test_gradients_reach_every_parameter_and_the_evidence():
     loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
-    assert features.grad.abs().max() > 0 and evidence.relative.grad.abs().max() > 0
+    assert features.grad.abs().max() > 0
+    assert evidence.relative.grad.abs().max() > 0

@@ -44,7 +44,8 @@ def test_splats_from_true_depth_and_colour_render_to_the_picture_and_the_depth(c
         assert psnr(seen.rgb, images[view : view + 1]) > 25
         assert seen.alpha.mean() > 0.95
         error = (seen.depth - depths[view : view + 1]).abs() / depths[view : view + 1]
-        assert error.median() < 0.01 and error.mean() < 0.04
+        assert error.median() < 0.01
+        assert error.mean() < 0.04
 
 
 def test_means_lie_on_the_rays_at_their_depth_view_by_view_and_sample_by_sample():
@@ -141,14 +142,17 @@ def depth_noise(kind, samples, seed=0):
 def test_shapes_ranges_and_opacity_factor_in_training(kind, samples):
     head, features, cameras, known = head_case(kind)
     scenes, depth = head(features, cameras, known, known, depth_noise(kind, samples))
-    assert depth.relative.shape == depth.factor.shape == (2, 3, samples, 4, 4) and depth.mean.shape == (2, 3, 1, 4, 4)
+    assert depth.relative.shape == depth.factor.shape == (2, 3, samples, 4, 4)
+    assert depth.mean.shape == (2, 3, 1, 4, 4)
     for values in (depth.relative, depth.factor, depth.mean):
-        assert values.min() >= 0 and values.max() <= 1
+        assert values.min() >= 0
+        assert values.max() <= 1
     _, certain = head(features, cameras, known, known)
     assert torch.equal(certain.factor, torch.ones(2, 3, 1, 4, 4))
     sure, _ = head(features, cameras, known, known)
     for scene in range(2):
-        assert len(scenes[scene]) == 3 * samples * 16 and scenes[scene].features.shape[1] == 5
+        assert len(scenes[scene]) == 3 * samples * 16
+        assert scenes[scene].features.shape[1] == 5
         ratio = scenes[scene].opacities.reshape(3, samples, 16) / sure[scene].opacities.reshape(3, 1, 16)
         torch.testing.assert_close(ratio, depth.factor[scene].flatten(2))
         z = cameras[scene].project(scenes[scene].means.reshape(3, -1, 3))[1].reshape(3, samples, 4, 4)
@@ -158,13 +162,15 @@ def test_shapes_ranges_and_opacity_factor_in_training(kind, samples):
 def test_the_gaussian_head_draws_around_its_mean_and_fades_what_lies_far_from_it():
     head, features, cameras, known = head_case("gaussian")
     _, centre = head(features, cameras, known, known, torch.zeros(2, 3, 1, 4, 4))
-    assert torch.equal(centre.relative, centre.mean) and torch.equal(centre.factor, torch.ones_like(centre.factor))
+    assert torch.equal(centre.relative, centre.mean)
+    assert torch.equal(centre.factor, torch.ones_like(centre.factor))
     _, one = head(features, cameras, known, known, torch.full((2, 3, 1, 4, 4), 1.0))
     spread = one.relative - one.mean
     low, high = head.config.depth.spread
     inside = one.relative < 1
     assert inside.float().mean() > 0.5
-    assert spread[inside].min() > low * 0.9 and spread[inside].max() < high
+    assert spread[inside].min() > low * 0.9
+    assert spread[inside].max() < high
     torch.testing.assert_close(one.factor[inside], torch.full_like(one.factor[inside], 0.60653), rtol=1e-3, atol=0)
 
 
@@ -190,7 +196,8 @@ def test_without_noise_it_is_deterministic_and_gives_one_splat_per_pixel(kind):
     head, features, cameras, known = head_case(kind)
     first, depth = head(features, cameras, known, known)
     second, _ = head(features, cameras, known, known)
-    assert len(first[0]) == 3 * 16 and depth.relative.shape[2] == 1
+    assert len(first[0]) == 3 * 16
+    assert depth.relative.shape[2] == 1
     for a, b in zip(first, second, strict=True):
         for name in ("means", "quaternions", "scales", "opacities", "colors", "features"):
             assert torch.equal(getattr(a, name), getattr(b, name))

@@ -40,7 +40,8 @@ def test_blend_is_smooth_down_to_no_noise():
     sigma = torch.tensor([0.0, 1e-8, 1e-6, 1e-4, 1e-3, 2e-3, 4e-3]).requires_grad_()
     v = blend_velocity(rendered, noisy, sigma, torch.tensor(0.5))
     (slope,) = torch.autograd.grad(v.sum(), sigma)
-    assert v[0] == 0 and torch.isfinite(slope).all()
+    assert v[0] == 0
+    assert torch.isfinite(slope).all()
     torch.testing.assert_close(slope[:4], slope[:1].expand(4), rtol=1e-3, atol=0)
     # dv/dsigma at 0 is -(A f / t^2 + z (t^2 - 1) / t^2)
     assert slope[0].item() == pytest.approx(-(1.5 / 0.25 - 0.5 * (0.25 - 1) / 0.25), rel=1e-6)
@@ -87,7 +88,8 @@ def test_frames_do_not_see_each_other():
             if gradient is None:
                 continue
             assert gradient[1].abs().max() > 0
-            assert gradient[0].abs().max() == 0 and gradient[2].abs().max() == 0
+            assert gradient[0].abs().max() == 0
+            assert gradient[2].abs().max() == 0
 
 
 def test_the_residual_starts_at_zero():

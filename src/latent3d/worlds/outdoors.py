@@ -216,10 +216,10 @@ def street_thing(b: SceneBuilder, rng: Rng) -> None:
     elif kind < 0.5:
         stone = make(b, rng, tx.NOISE, colour(rng, "neutral"), 0.4, grain=0.6, bump=0.8, stain=0.5)
         for _ in range(int(uniform(rng, 1, 4))):
-            half = tuple(log_uniform(rng, 0.12, 0.6) for _ in range(3))
+            size = tuple(log_uniform(rng, 0.12, 0.6) for _ in range(3))
             lumps = (uniform(rng, 0.08, 0.2), uniform(rng, 2, 4), rng.random() * 6)
-            place = (rng.normal() * 0.4, rng.normal() * 0.4, half[2] * 0.5)
-            b.add(BLOB, place, half, stone, rotation=yaw_matrix(rng.random() * 6), parameters=lumps)
+            place = (rng.normal() * 0.4, rng.normal() * 0.4, size[2] * 0.5)
+            b.add(BLOB, place, size, stone, rotation=yaw_matrix(rng.random() * 6), parameters=lumps)
     elif kind < 0.7:
         leaf = foliage(b, rng)
         for _ in range(int(uniform(rng, 1, 4))):

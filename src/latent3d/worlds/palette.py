@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def make(
     """Material of a texture about a base colour; a quarter of the second colours are free."""
     second = any_colour(rng) if chance(rng, 0.25) else related(rng, base, spread)
     third = any_colour(rng) if chance(rng, 0.4) else related(rng, base, spread)
-    settings = {
+    settings: dict[str, Any] = {
         "seed": seed_of(rng),
         "contrast": uniform(rng, 0.5, 1.0),
         "parameters": (rng.random(), rng.random()),
@@ -89,7 +90,7 @@ def make(
     return builder.material(texture, (base, second, third), period=period, **settings)
 
 
-def glossy(rng: Rng, strength: float = 0.5) -> dict[str, float]:
+def glossy(rng: Rng, strength: float = 0.5) -> dict[str, Any]:
     """Options of a shiny material."""
     return {"specular": strength * uniform(rng, 0.2, 1.0), "exponent": log_uniform(rng, 8, 120)}
 
@@ -104,7 +105,11 @@ def wood(builder: SceneBuilder, rng: Rng, planks: bool = False, **options) -> in
     """Wood of one tone; boards when ``planks``."""
     base = colour(rng, pick(rng, ("wood", "wood", "wood", "warm", "dark", "white")))
     dark = base * uniform(rng, 0.3, 0.8)
-    settings = {"seed": seed_of(rng), "grain": uniform(rng, 0.0, 0.25), "stain": uniform(rng, 0.1, 0.5)} | options
+    settings: dict[str, Any] = {
+        "seed": seed_of(rng),
+        "grain": uniform(rng, 0.0, 0.25),
+        "stain": uniform(rng, 0.1, 0.5),
+    } | options
     if planks:
         return builder.material(
             tx.PLANKS,

@@ -1,4 +1,4 @@
-"""Tensor twin of `noise` and `patterns`: the same patterns for whole sets of surface points on any device.
+"""Tensor twin of `patterns`: the same patterns for whole sets of surface points on any device.
 
 Letters: x, y, w, u, v: (n,) floats; seed: (n,) int64; p0, p1: (n,) floats. Pattern functions return the weights of the
 second and third colour and the brightness variation, each (n,).
@@ -12,87 +12,19 @@ import torch
 from torch import Tensor
 
 from latent3d.worlds import patterns as tx
+from latent3d.worlds.noise_torch import clamp01, frac, lattice, line_mask, nearest_cells, octaves, ramp_edge, whole
 
 Pattern = tuple[Tensor, Tensor, Tensor]
 
 
-def clamp01(value: Tensor) -> Tensor:
-    """Clamp to [0, 1]."""
-    return value.clamp(0.0, 1.0)
-
-
-def lattice(ix: Tensor | int, iy: Tensor | int, seed: Tensor) -> Tensor:
-    """Hash of a lattice point, uniform in [0, 1); see `textures.lattice`. Returned in float64."""
-    n = (ix * 374761393 + iy * 668265263 + seed * 1442695041) & 0xFFFFFFFF
-    n = ((n ^ (n >> 13)) * 1274126177) & 0xFFFFFFFF
-    n = n ^ (n >> 16)
-    return (n & 0xFFFFFF).double() / 16777216.0
-
-
-def whole(x: Tensor) -> Tensor:
-    """Floor as int64."""
-    return torch.floor(x).long()
-
-
-def frac(x: Tensor) -> Tensor:
-    """Fraction above the floor."""
-    return x - torch.floor(x)
-
-
-def smooth_noise(x: Tensor, y: Tensor, seed: Tensor) -> Tensor:
-    """Value noise in [0, 1], period 1."""
-    ix, iy = whole(x), whole(y)
-    x, y = frac(x), frac(y)
-    x, y = x * x * (3.0 - 2.0 * x), y * y * (3.0 - 2.0 * y)
-    a, b = lattice(ix, iy, seed), lattice(ix + 1, iy, seed)
-    c, d = lattice(ix, iy + 1, seed), lattice(ix + 1, iy + 1, seed)
-    return ((a * (1.0 - x) + b * x) * (1.0 - y) + (c * (1.0 - x) + d * x) * y).to(x.dtype)
-
-
-def octaves(x: Tensor, y: Tensor, seed: Tensor, w: Tensor, count: int, gain: float | Tensor) -> Tensor:
-    """Band-limited sum of noise octaves about 0."""
-    total: Tensor = torch.zeros_like(x)
-    amplitude: float | Tensor = 1.0
-    for i in range(count):
-        total = total + clamp01(2.0 - 3.0 * w) * amplitude * (smooth_noise(x, y, seed + i) - 0.5)
-        x, y = 1.6 * x + 1.2 * y + 0.37, -1.2 * x + 1.6 * y + 0.71
-        w = w * 2.0
-        amplitude = amplitude * gain
-    return total
-
-
-def ramp_edge(x: Tensor, w: Tensor | float) -> Tensor:
-    """Step at 0 spread over a footprint."""
-    return clamp01(x / w + 0.5)
-
-
-def line_mask(fraction: Tensor, width: float, w: Tensor) -> Tensor:
-    """Coverage of a line on the cell border."""
-    return ramp_edge(0.5 * width - torch.minimum(fraction, 1.0 - fraction), w)
-
-
-def nearest_cells(x: Tensor, y: Tensor, seed: Tensor) -> Pattern:
-    """Squared distances to the two nearest jittered points and the number of the nearest."""
-    ix, iy = whole(x), whole(y)
-    first, second, label = torch.full_like(x, 9.0), torch.full_like(x, 9.0), torch.zeros_like(x)
-    for a in range(-1, 2):
-        for b in range(-1, 2):
-            px = (ix + a) + lattice(ix + a, iy + b, seed)
-            py = (iy + b) + lattice(ix + a, iy + b, seed + 5)
-            d = ((px - x) * (px - x) + (py - y) * (py - y)).to(x.dtype)
-            nearer = d < first
-            second = torch.where(nearer, first, torch.minimum(second, d))
-            label = torch.where(nearer, lattice(ix + a, iy + b, seed + 9).to(x.dtype), label)
-            first = torch.where(nearer, d, first)
-    return first, second, label
-
-
 def plain(x, y, w, seed, p0, p1) -> Pattern:
+    """Paint without a pattern."""
     zero = torch.zeros_like(x)
     return zero, zero, zero
 
 
 def check(x, y, w, seed, p0, p1) -> Pattern:
+    """Chess board."""
     a = ramp_edge((frac(x) - 0.5).abs() - 0.25, w)
     b = ramp_edge((frac(y) - 0.5).abs() - 0.25, w)
     zero = torch.zeros_like(x)
@@ -100,12 +32,14 @@ def check(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def stripes(x, y, w, seed, p0, p1) -> Pattern:
+    """Broad and narrow stripes."""
     fx = frac(x)
     kb = ramp_edge(0.5 * p0 - (fx - 0.5).abs(), w)
     return kb, ramp_edge(0.08 * p1 - (fx - 0.9 + 0.8 * p1 * 0.5).abs(), w), torch.zeros_like(x)
 
 
 def brick(x, y, w, seed, p0, p1) -> Pattern:
+    """Bricks in mortar."""
     row = whole(2.0 * y)
     xx = x + 0.5 * (row & 1)
     column = whole(xx)
@@ -116,6 +50,7 @@ def brick(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def tiles(x, y, w, seed, p0, p1) -> Pattern:
+    """Tiles, some with quarter arcs."""
     fx, fy, ix, iy = frac(x), frac(y), whole(x), whole(y)
     kb = torch.maximum(line_mask(fx, 0.05, w), line_mask(fy, 0.05, w))
     tint = (lattice(ix, iy, seed) - 0.5) * 0.35 * (1.0 - kb)
@@ -128,6 +63,7 @@ def tiles(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def planks(x, y, w, seed, p0, p1) -> Pattern:
+    """Boards with grain."""
     row = whole(2.5 * y)
     shift = 7.3 * lattice(row, 3, seed)
     board = whole(0.3 * x + shift)
@@ -140,6 +76,7 @@ def planks(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def dots(x, y, w, seed, p0, p1) -> Pattern:
+    """Dots on a lattice."""
     fx, fy = frac(x) - 0.5, frac(y) - 0.5
     kb = ramp_edge(0.15 + 0.22 * p0 - torch.sqrt(fx * fx + fy * fy), w)
     second = (p1 > 0.5) & (lattice(whole(x), whole(y), seed) < 0.4)
@@ -147,6 +84,7 @@ def dots(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def weave(x, y, w, seed, p0, p1) -> Pattern:
+    """Threads over and under."""
     over = (whole(x) + whole(y)) & 1
     along = torch.where(over == 1, frac(y), frac(x))
     keep = clamp01(2.0 - 3.0 * w)
@@ -155,12 +93,14 @@ def weave(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def noise(x, y, w, seed, p0, p1) -> Pattern:
+    """1/f clouds."""
     a = octaves(x, y, seed, w, 5, 0.55 + 0.35 * p0)
     kc = clamp01(1.6 * octaves(0.6 * x + 9.1, 0.6 * y, seed + 31, w, 2, 0.7) - 0.25)
     return clamp01(0.5 + 1.1 * a), kc, 0.25 * a
 
 
 def voronoi(x, y, w, seed, p0, p1) -> Pattern:
+    """Cells."""
     first, second, label = nearest_cells(x, y, seed)
     gap = torch.sqrt(second) - torch.sqrt(first)
     keep = clamp01(2.0 - 2.0 * w)
@@ -170,6 +110,7 @@ def voronoi(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def cobble(x, y, w, seed, p0, p1) -> Pattern:
+    """Stones in mortar."""
     first, second, label = nearest_cells(x, y, seed)
     kb = ramp_edge(0.12 - (torch.sqrt(second) - torch.sqrt(first)), w)
     tint = (0.6 * (label - 0.5) - 0.5 * first) * (1.0 - kb) * clamp01(2.0 - 2.0 * w)
@@ -177,6 +118,7 @@ def cobble(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def terrazzo(x, y, w, seed, p0, p1) -> Pattern:
+    """Chips in a ground."""
     first, _, label = nearest_cells(x, y, seed)
     size = 0.08 + 0.35 * lattice((label * 8191.0).long(), 2, seed)
     chip = (ramp_edge(size - torch.sqrt(first), w) * clamp01(2.0 - 2.0 * w)).to(x.dtype)
@@ -185,6 +127,7 @@ def terrazzo(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def leaves(x, y, w, seed, p0, p1) -> Pattern:
+    """Foliage or grass."""
     first, _, label = nearest_cells(x, y, seed)
     keep = clamp01(2.0 - 2.0 * w)
     kb = clamp01(label * 1.2 - 0.1) * keep + 0.5 * (1.0 - keep)
@@ -194,6 +137,7 @@ def leaves(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def text(x, y, w, seed, p0, p1) -> Pattern:
+    """Lines of glyph-like marks."""
     row = whole(y)
     fy = y - row
     start = 4.0 * lattice(row, 1, seed) * p1
@@ -210,11 +154,13 @@ def text(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def ramp(x, y, w, seed, p0, p1) -> Pattern:
+    """Gradient."""
     kc = clamp01(0.4 * octaves(0.7 * x, 0.7 * y, seed, 0.7 * w, 2, 0.6))
     return clamp01(0.5 + 0.5 * y), kc, torch.zeros_like(x)
 
 
 def waves(x, y, w, seed, p0, p1) -> Pattern:
+    """Bent stripes, wood grain."""
     bend = 1.5 * octaves(0.5 * x, 0.5 * y, seed, 0.5 * w, 2, 0.6)
     s = 0.5 + 0.5 * torch.sin(6.2831853 * (x + bend))
     keep = clamp01(2.0 - 4.0 * w)
@@ -222,6 +168,7 @@ def waves(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def picture(x, y, w, seed, p0, p1) -> Pattern:
+    """A poster of overlapping figures."""
     kb = clamp01(0.5 + 0.35 * y + 0.5 * octaves(x, y, seed + 50, w, 3, 0.7))
     kc = torch.zeros_like(x)
     tint = 0.3 * octaves(2.0 * x, 2.0 * y, seed + 60, 2.0 * w, 3, 0.8)
@@ -240,6 +187,7 @@ def picture(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def landscape(x, y, w, seed, p0, p1) -> Pattern:
+    """Sky, ranges, meadow."""
     kb = clamp01(0.25 - 0.3 * y) * 0.4
     kc = torch.zeros_like(x)
     tint = 0.35 * octaves(1.3 * x, 3.0 * y, seed, 3.0 * w, 4, 0.7)
@@ -255,6 +203,7 @@ def landscape(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def rug(x, y, w, seed, p0, p1) -> Pattern:
+    """Carpet with borders and a medallion."""
     rim = torch.minimum(1.0 - x.abs(), p0 - y.abs())
     u, v = x.abs() * 9.0, y.abs() * 9.0
     figure = torch.sin(2.0 * u + 3.0 * lattice(1, 1, seed)) * torch.sin(2.0 * v) + 0.5 * torch.sin(u + v)
@@ -272,6 +221,7 @@ def rug(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def hexagons(x, y, w, seed, p0, p1) -> Pattern:
+    """Hexagonal cells."""
     keep = clamp01(2.0 - 3.0 * w)
     ax, ay = frac(x) - 0.5, (frac(y / 1.7320508) - 0.5) * 1.7320508
     bx, by = frac(x + 0.5) - 0.5, (frac(y / 1.7320508 + 0.5) - 0.5) * 1.7320508
@@ -285,6 +235,7 @@ def hexagons(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def spiral(x, y, w, seed, p0, p1) -> Pattern:
+    """Spirals in discs."""
     keep = clamp01(2.0 - 3.0 * w)
     cx, cy = frac(x) - 0.5, frac(y) - 0.5
     r = torch.sqrt(cx * cx + cy * cy) + 1e-6
@@ -294,12 +245,14 @@ def spiral(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def marble(x, y, w, seed, p0, p1) -> Pattern:
+    """Veins."""
     bend = octaves(x, y, seed, w, 5, 0.65)
     vein = torch.sin(3.1415927 * (x + 0.6 * y + 2.2 * bend)).abs()
     return clamp01(1.0 - 4.0 * vein) * clamp01(2.0 - 3.0 * w), clamp01(0.5 + 1.2 * bend) * 0.7, torch.zeros_like(x)
 
 
 def camouflage(x, y, w, seed, p0, p1) -> Pattern:
+    """Blotches."""
     soft = w.clamp(min=0.04)
     kb = ramp_edge(octaves(x, y, seed, w, 3, 0.6) - 0.03, soft)
     kc = ramp_edge(octaves(x + 5.3, y - 2.7, seed + 41, w, 3, 0.6) - 0.12, soft)
@@ -307,6 +260,7 @@ def camouflage(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def halftone(x, y, w, seed, p0, p1) -> Pattern:
+    """Dots sized by a grey picture."""
     keep = clamp01(2.0 - 3.0 * w)
     ix, iy = whole(x), whole(y)
     cx, cy = x - ix - 0.5, y - iy - 0.5
@@ -317,6 +271,7 @@ def halftone(x, y, w, seed, p0, p1) -> Pattern:
 
 
 def zigzag(x, y, w, seed, p0, p1) -> Pattern:
+    """Chevrons."""
     keep = clamp01(2.0 - 3.0 * w)
     band = frac(y + (frac(x) - 0.5).abs())
     kb = ramp_edge(0.25 - (band - 0.5).abs(), 1.4 * w) * keep + 0.5 * (1.0 - keep)

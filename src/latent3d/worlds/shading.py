@@ -68,6 +68,20 @@ def bumped(M, k, u, v, w, nx, ny, nz):
 
 
 @compiled
+def highlight(M, k, lx, ly, lz, bx, by, bz, dx, dy, dz):
+    """Blinn-Phong lobe of material row ``k`` for light direction l, normal b and viewing direction d, all unit."""
+    if M[k, 19] <= 0.0:
+        return 0.0
+    hx = lx - dx
+    hy = ly - dy
+    hz = lz - dz
+    cosine = (hx * bx + hy * by + hz * bz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
+    if cosine <= 0.0:
+        return 0.0
+    return M[k, 19] * math.exp(M[k, 20] * math.log(cosine)) * (0.3 + 0.08 * M[k, 20])
+
+
+@compiled
 def shade(
     P, M, L, E, nodes, order, stack, memory, known, records, slot, i, px, py, pz, nx, ny, nz, u, v, w, dx, dy, dz, j
 ):
@@ -138,16 +152,9 @@ def shade(
         records[slot, 1 + q] = visible
         if visible == 0.0:
             continue
-        shine = 0.0
-        if M[k, 19] > 0.0:  # Blinn-Phong highlight
-            hx = lx - dx
-            hy = ly - dy
-            hz = lz - dz
-            cosine = (hx * bx + hy * by + hz * bz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
-            if cosine > 0.0:
-                shine = M[k, 19] * math.exp(M[k, 20] * math.log(cosine)) * (0.3 + 0.08 * M[k, 20])
-                for c in range(3):
-                    records[slot, lights + 1 + c] += shine
+        shine = highlight(M, k, lx, ly, lz, bx, by, bz, dx, dy, dz)
+        for c in range(3):
+            records[slot, lights + 1 + c] += shine
         r += (ar + shine) * L[q, 10] * power
         g += (ag + shine) * L[q, 11] * power
         b += (ab + shine) * L[q, 12] * power

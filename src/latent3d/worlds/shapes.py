@@ -213,6 +213,18 @@ def hit_primitive(P, i, ox, oy, oz, dx, dy, dz, limit):
 
 
 @compiled
+def texture_plane(kind, x, y, z, nx, ny, nz, a, b):
+    """Texture coordinates (metres) of a local point: around the axis of round shapes, else along its face."""
+    if kind in (ELLIPSOID, FRUSTUM, VASE) and abs(nz) < 0.95:
+        return math.atan2(y, x) * 0.5 * (a + b), z
+    if abs(nz) >= abs(nx) and abs(nz) >= abs(ny):
+        return x, y
+    if abs(nx) >= abs(ny):
+        return y, z
+    return x, z
+
+
+@compiled
 def surface(P, i, px, py, pz, dx, dy, dz):
     """At a hit point: world unit normal facing the ray, and texture coordinates (u, v) in metres."""
     wx = px - P[i, 1]
@@ -276,19 +288,7 @@ def surface(P, i, px, py, pz, dx, dy, dz):
     nx *= length
     ny *= length
     nz *= length
-    # texture plane: around the axis for round shapes, else the axis that the normal follows most
-    if kind in (ELLIPSOID, FRUSTUM, VASE) and abs(nz) < 0.95:
-        u = math.atan2(y, x) * 0.5 * (a + b)
-        v = z
-    elif abs(nz) >= abs(nx) and abs(nz) >= abs(ny):
-        u = x
-        v = y
-    elif abs(nx) >= abs(ny):
-        u = y
-        v = z
-    else:
-        u = x
-        v = z
+    u, v = texture_plane(kind, x, y, z, nx, ny, nz, a, b)
     gx = P[i, 4] * nx + P[i, 7] * ny + P[i, 10] * nz
     gy = P[i, 5] * nx + P[i, 8] * ny + P[i, 11] * nz
     gz = P[i, 6] * nx + P[i, 9] * ny + P[i, 12] * nz

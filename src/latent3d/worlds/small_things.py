@@ -53,7 +53,7 @@ def small_thing(b: SceneBuilder, rng: Rng, size: float) -> None:
         r = s * uniform(rng, 0.25, 0.5)
         b.ball((0, 0, r), r, skin)
     elif kind < 0.42:
-        half = tuple(s * uniform(rng, 0.2, 0.5) for _ in range(3))
+        half = (s * uniform(rng, 0.2, 0.5), s * uniform(rng, 0.2, 0.5), s * uniform(rng, 0.2, 0.5))
         b.ball((0, 0, half[2]), half, skin, rotation=turn)
     elif kind < 0.58:
         h = s * uniform(rng, 0.2, 0.7)
@@ -80,7 +80,7 @@ def small_thing(b: SceneBuilder, rng: Rng, size: float) -> None:
         half = (s * uniform(rng, 0.2, 0.45), s * uniform(rng, 0.2, 0.45), s * uniform(rng, 0.1, 0.3))
         b.add(ROUND_BOX, (0, 0, half[2]), half, skin, rotation=turn, parameters=(0.7 * min(half), 0, 0))
     else:
-        half = tuple(s * uniform(rng, 0.25, 0.45) for _ in range(3))
+        half = (s * uniform(rng, 0.25, 0.45), s * uniform(rng, 0.25, 0.45), s * uniform(rng, 0.25, 0.45))
         lumps = (uniform(rng, 0.05, 0.2), uniform(rng, 2, 6), rng.random() * 6)
         b.add(BLOB, (0, 0, half[2] * 0.9), half, skin, rotation=turn, parameters=lumps)
 

@@ -40,6 +40,9 @@ CLOSED_FORM_KINDS = (BOX, ELLIPSOID, FRUSTUM, TAPER)
 MARCHED_KINDS = (ROUND_BOX, TUBE, BOWL, VASE, BLOB, TORUS, CAPSULE, ARCH)
 OTHER_WORLD_KINDS = (TAPER, TORUS, CAPSULE, ARCH)  # never drawn by the training families
 
+Vector = Sequence[float] | np.ndarray
+"""Three numbers."""
+
 NO_SHADOW = 1
 LAMP, SUN = 0, 1
 
@@ -108,7 +111,7 @@ class SceneBuilder:
     def material(
         self,
         texture: int,
-        colours: Sequence[Sequence[float]],
+        colours: Sequence[Vector],
         *,
         period: float = 0.5,
         angle: float = 0.0,
@@ -132,12 +135,12 @@ class SceneBuilder:
     def add(
         self,
         kind: int,
-        centre: Sequence[float],
-        half: Sequence[float],
+        centre: Vector,
+        half: Vector,
         material: int,
         *,
         rotation: np.ndarray | None = None,
-        parameters: Sequence[float] = (0.0, 0.0, 0.0),
+        parameters: Vector = (0.0, 0.0, 0.0),
         flags: int = 0,
         uv: tuple[float, float] = (0.0, 0.0),
     ) -> None:
@@ -147,29 +150,29 @@ class SceneBuilder:
         row = [float(kind), x, y, z, *turn.T.reshape(-1).tolist(), *half, *parameters, float(material), float(flags)]
         self._primitives.append([*row, *uv, float(self._group)])
 
-    def box(self, centre: Sequence[float], half: Sequence[float], material: int, **options) -> None:
+    def box(self, centre: Vector, half: Vector, material: int, **options) -> None:
         """Axis-aligned (in the current frame) box."""
         self.add(BOX, centre, half, material, **options)
 
-    def ball(self, centre: Sequence[float], radius: float | Sequence[float], material: int, **options) -> None:
+    def ball(self, centre: Vector, radius: float | Sequence[float], material: int, **options) -> None:
         """Sphere or, with three radii, ellipsoid."""
         half = (radius,) * 3 if isinstance(radius, int | float) else radius
         self.add(ELLIPSOID, centre, half, material, **options)
 
     def cylinder(
-        self, centre: Sequence[float], radius: float, half_height: float, material: int, *, top: float = 1.0, **options
+        self, centre: Vector, radius: float, half_height: float, material: int, *, top: float = 1.0, **options
     ) -> None:
         """Upright cylinder; ``top`` is the ratio of the upper to the lower radius (0 makes a cone)."""
         widest = radius * max(1.0, top)
         parameters = (1.0, top, 0.0) if top <= 1 else (1.0 / top, 1.0, 0.0)
         self.add(FRUSTUM, centre, (widest, widest, half_height), material, parameters=parameters, **options)
 
-    def lamp(self, position: Sequence[float], radius: float, colour: Sequence[float], shadow: bool = True) -> None:
+    def lamp(self, position: Vector, radius: float, colour: Vector, shadow: bool = True) -> None:
         """Horizontal square area light with half side ``radius`` metres at a position in the current frame."""
         x, y, z = self._rotation @ np.asarray(position, dtype=float) + self._offset
         self._lights.append([LAMP, x, y, z, radius, 0, 0, 0, radius, 0, *colour, float(shadow)])
 
-    def sun(self, direction: Sequence[float], spread: float, colour: Sequence[float]) -> None:
+    def sun(self, direction: Vector, spread: float, colour: Vector) -> None:
         """Directional light from ``direction`` (towards the sun) with half angle ``spread`` radians."""
         towards = np.asarray(direction, dtype=float)
         towards = towards / np.linalg.norm(towards)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from latent3d.worlds import patterns as tx
-from latent3d.worlds.patterns_torch import PATTERNS, books, clamp01, octaves, ramp_edge
+from latent3d.worlds.noise_torch import clamp01, octaves, ramp_edge
+from latent3d.worlds.patterns_torch import PATTERNS, books
 
 
 def surface_colour(materials: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
+from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.rendering.splats import render_gaussians
-from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig
+from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig, sharpened, shown_elsewhere
 from systems.common import batched, psnr, shaken, smooth_images, walk_cameras
 
 SPAN = DepthRange(near=0.3, far=30.0, spacing="log")
@@ -30,7 +33,8 @@ def evidence_case(alpha=0.8):
     carried_alpha[:, 1:, ..., : SIZE // 2] = alpha
     carried_relative = torch.full_like(relative, 0.2)
     carried_relative[:, 0] = relative[:, 0]
-    evidence = PixelEvidence(image, relative, role, image, carried_alpha, carried_relative)
+    covered = carried_alpha * (1 - role)
+    evidence = PixelEvidence(image, relative, role, image, carried_alpha, carried_relative, covered)
     features = torch.randn(2, 3, 6, 4, 4, generator=generator)
     latents = torch.randn(2, 3, 4, 4, 4, generator=generator)
     return features, latents, evidence, batched(walk_cameras(3), 2)
@@ -46,7 +50,9 @@ def test_untrained_reference_pixels_keep_their_colour_and_depth():
     scenes = decoder()(features, latents, evidence, cameras)
     for scene, splats in enumerate(scenes):
         assert len(splats) == 3 * SIZE * SIZE
-        torch.testing.assert_close(per_view(splats, "colors")[0], evidence.image[scene, 0].movedim(0, -1))
+        expected = sharpened(evidence.image, 0.5)[scene, 0].clamp(0, 1).movedim(0, -1)
+        torch.testing.assert_close(per_view(splats, "colors")[0], expected)
+        assert (expected - evidence.image[scene, 0].movedim(0, -1)).abs().max() < 0.1
         pixel, z = cameras[scene, 0].project(per_view(splats, "means")[0].flatten(0, 1))
         torch.testing.assert_close(z.reshape(SIZE, SIZE), SPAN.depth(evidence.relative[scene, 0, 0]))
         centres = torch.arange(SIZE) + 0.5
@@ -72,7 +78,8 @@ def test_untrained_targets_are_nearly_transparent_where_they_are_covered_and_opa
 def test_half_covered_pixels_start_between():
     features, latents, evidence, cameras = evidence_case(alpha=0.5)
     splats = decoder()(features, latents, evidence, cameras)[0]
-    expected = torch.sigmoid(torch.tensor(3.0 - 0.5 * 6.5))
+    full, taken = SplatDecoderConfig().opacity_logits
+    expected = torch.sigmoid(torch.tensor(full - 0.5 * taken))
     opacity = per_view(splats, "opacities")[1:, :, : SIZE // 2]
     torch.testing.assert_close(opacity, expected.expand_as(opacity))
 
@@ -82,6 +89,54 @@ def test_an_untrained_reference_renders_to_itself():
     alone = decoder()(features, latents, evidence, cameras)[0][: SIZE * SIZE]
     seen = render_gaussians(alone, cameras[0, :1])
     assert psnr(seen.rgb[0], evidence.image[0, 0]) > 25
+
+
+def test_a_reference_hides_what_another_reference_shows_better():
+    features, latents, evidence, cameras = evidence_case()
+    covered = evidence.covered.clone()
+    covered[:, 0, :, :8] = 1
+    hidden = dataclasses.replace(evidence, covered=covered)
+    opacity = per_view(decoder()(features, latents, hidden, cameras)[0], "opacities")[0]
+    assert opacity[:8].max() < 0.05
+    assert opacity[8:].min() > 0.9
+
+
+def facing_a_wall(*distances: float, size: int = 16) -> tuple[Cameras, torch.Tensor]:
+    """Cameras (1, k) on one axis at these distances from a wall, and the depth each sees."""
+    c2w = torch.eye(4).repeat(1, len(distances), 1, 1)
+    c2w[0, :, 2, 3] = -torch.tensor(distances)
+    depths = torch.tensor(distances)[None, :, None, None, None].expand(1, -1, 1, size, size)
+    return Cameras.from_fov(c2w, 60.0, size, size), depths.contiguous()
+
+
+def test_a_surface_belongs_to_the_view_that_shows_it_finest_and_at_a_draw_to_the_first():
+    assert not shown_elsewhere(*facing_a_wall(2.0)).any()
+    same = shown_elsewhere(*facing_a_wall(2.0, 2.0))[0, :, 0]
+    assert not same[0].any()
+    assert same[1].all()
+    near = shown_elsewhere(*facing_a_wall(2.0, 1.0))[0, :, 0]
+    assert near[0, 5:11, 5:11].all()  # the nearer view sees the middle of what the farther one sees
+    assert not near[0, 0].any()
+    assert not near[1].any()
+
+
+def test_another_depth_is_another_surface():
+    cameras, depths = facing_a_wall(2.0, 2.0)
+    depths[:, 1, :, :8] = 1.0  # something stands before the wall in the second view
+    owned = shown_elsewhere(cameras, depths)[0, :, 0]
+    assert not owned[1, :8].any()
+    assert owned[1, 8:].all()
+    assert not owned[0].any()
+
+
+def test_sharpening_leaves_flat_parts_and_slopes_alone_and_raises_edges():
+    ramp = torch.linspace(0, 1, 9).expand(1, 1, 3, 9, 9)
+    inner = (..., slice(1, -1))
+    torch.testing.assert_close(sharpened(ramp, 0.5)[inner], ramp[inner])
+    step = (torch.arange(8) >= 4).float().expand(1, 1, 3, 8, 8)
+    row = sharpened(step, 0.5)[0, 0, 0, 3]
+    torch.testing.assert_close(row, torch.tensor([0, 0, 0, -0.125, 1.125, 1, 1, 1]))
+    assert torch.equal(sharpened(step, 0.0), step)
 
 
 def test_a_trained_decoder_stays_within_its_bounds():
@@ -121,6 +176,7 @@ def test_what_is_not_covered_has_no_say():
         evidence.carried * evidence.carried_alpha + (1 - evidence.carried_alpha) * torch.rand_like(evidence.carried),
         evidence.carried_alpha,
         evidence.carried_relative * evidence.carried_alpha + (1 - evidence.carried_alpha) * 0.9,
+        evidence.covered,
     )
     a = network(features, latents, evidence, cameras)[0]
     b = network(features, latents, other, cameras)[0]

@@ -12,7 +12,7 @@ ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.99
 """A splat's contribution is clamped to this."""
 TRANSMITTANCE_MIN = 1e-4
-"""Exclusive stop: the first splat that would bring the transmittance to this or below is not blended and ends the pixel."""
+"""Exclusive stop: the first splat that would leave this transmittance or less is not blended and ends the pixel."""
 LOW_PASS_PX = 0.3
 """Added to the diagonal of every projected 2D covariance, in square pixels (3DGS; called 0.3 px)."""
 NEAR = 0.01

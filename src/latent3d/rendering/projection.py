@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent3d.geometry.rotations import quaternion_to_matrix
 from latent3d.rendering.base import ALPHA_MIN
 
 ANTIALIAS_FLOOR = 0.005
@@ -21,7 +22,7 @@ LEAST_ALPHA = 1e-6
 JACOBIAN_MARGIN = 0.15
 """The Jacobian is taken at most this part of the image's width or height outside the image."""
 LEAST_NORM = 1e-12
-"""Quaternions shorter than this are divided by it instead of their length."""
+"""Quaternions shorter than this are divided by it instead of their length, as in `normalize_quaternion`."""
 EXTENT_SLACK = 1e-4
 """Relative and absolute (pixels) slack on a splat's extent, so that rounding never culls a pixel that counts."""
 
@@ -47,16 +48,6 @@ class ProjectedSplats:
     visible: Bool[Tensor, "v n"]
 
 
-def rotation_columns(quaternions: Float[Tensor, "n 4"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns of the rotation matrices of (w, x, y, z) quaternions of any length, each (N, 3)."""
-    w, x, y, z = (quaternions / quaternions.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)).unbind(-1)
-    return (
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1),
-        torch.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1),
-        torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1),
-    )
-
-
 def project_splats(
     means: Float[Tensor, "n 3"],
     quaternions: Float[Tensor, "n 4"],
@@ -78,7 +69,8 @@ def project_splats(
     |P x Q|^2 + low_pass (P.P + Q.Q) + low_pass^2, so that float32 never loses it for long thin splats.
     """
     rotation, translation = w2c[:, :3, :3], w2c[:, :3, 3]
-    local = torch.einsum("vij,nj->vni", rotation, means) + translation[:, None]
+    # sums of products, not matrix products: those would be rounded under autocast, in the backward pass even here
+    local = (rotation[:, None] * means[None, :, None]).sum(-1) + translation[:, None]
     px, py, depth = local.unbind(-1)
     in_front = depth > near
     inverse_z = 1 / torch.where(in_front, depth, torch.ones_like(depth))
@@ -90,9 +82,8 @@ def project_splats(
     r0, r1, r2 = (rotation[:, None, i] for i in range(3))
     row_a = (fx * inverse_z)[..., None] * (r0 - uc[..., None] * r2)
     row_b = (fy * inverse_z)[..., None] * (r1 - vc[..., None] * r2)
-    columns = rotation_columns(quaternions)
-    p = torch.stack([(row_a * columns[j]).sum(-1) * scales[:, j] for j in range(3)], -1)
-    q = torch.stack([(row_b * columns[j]).sum(-1) * scales[:, j] for j in range(3)], -1)
+    axes = quaternion_to_matrix(quaternions) * scales[:, None]
+    p, q = ((row[..., None] * axes).sum(-2) for row in (row_a, row_b))
     pp, pq, qq = (p * p).sum(-1), (p * q).sum(-1), (q * q).sum(-1)
     determinant_raw = torch.linalg.cross(p, q).square().sum(-1)
     determinant = determinant_raw + low_pass * (pp + qq) + low_pass**2

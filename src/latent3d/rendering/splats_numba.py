@@ -74,6 +74,7 @@ class _Blended:
     remaining: np.ndarray
     last: np.ndarray
     depths: np.ndarray
+    alphas: np.ndarray
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -127,7 +128,7 @@ def _blend_forward(
         blend_share, min(shares, counts.size), splats, _padded(channels), starts, entries, _limits(dtype.type),
         images, depth, alpha, remaining, last,
     )  # fmt: skip
-    blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy())
+    blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy(), alpha.copy())
     return *(torch.from_numpy(a) for a in (images, depth[:, None], alpha[:, None])), blended
 
 
@@ -155,7 +156,7 @@ def _blend_backward(
         count = min(group, views - first)
         run_shares(
             blend_backward_share, shares, first, count, blended.splats, values, blended.starts, blended.entries,
-            _limits(dtype.type), blended.depths, blended.remaining, blended.last,
+            _limits(dtype.type), blended.depths, blended.alphas, blended.remaining, blended.last,
             d_images, d_depths[:, 0], d_alphas[:, 0], private, d_channels,
         )  # fmt: skip
         take(first, count, private)

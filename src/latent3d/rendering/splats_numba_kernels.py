@@ -26,8 +26,8 @@ RADIX = 1 << RADIX_BITS
 CHECK_EVERY = 32
 """Splats between two looks at whether all pixels of a tile have ended."""
 # A tile's workspace has one line per row of pixels; these are the places of its groups of lanes.
-REMAINING, ALIVE, LAST, DEPTH, WEIGHT = range(0, 5 * LANES, LANES)
-SUFFIX, D_ALPHA, D_DEPTH, RESPONSE, INVERSE, GRADIENT, CHANNELS = range(5 * LANES, 12 * LANES, LANES)
+REMAINING, ALIVE, LAST, DEPTH, MASS, WEIGHT = range(0, 6 * LANES, LANES)
+SUFFIX, D_ALPHA, D_DEPTH, RESPONSE, INVERSE, GRADIENT, CHANNELS = range(6 * LANES, 13 * LANES, LANES)
 LINE = CHANNELS + FEW_CHANNELS * LANES
 
 
@@ -128,9 +128,9 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
     """Front-to-back compositing of every ``shares``-th tile.
 
     limits: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, 1e-6) in the working type. Writes images (V, C, H, W) unpadded,
-    depths = sum(w z) / max(alpha, 1e-6), alphas, remaining (final transmittance), last (entry blended last, counted
-    from the tile's first, or -1), each (V, H, W). A pixel that ended or lies outside has ALIVE = 0, which makes all
-    further weights 0.
+    depths = sum(w z) / max(alpha, 1e-6), alphas = sum(w), remaining (final transmittance), last (entry blended last,
+    counted from the tile's first, or -1), each (V, H, W). A pixel that ended or lies outside has ALIVE = 0, which
+    makes all further weights 0.
     """
     number = splats.dtype.type
     zero, half, one = number(0), number(0.5), number(1)
@@ -182,6 +182,7 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
                     work[y, ALIVE + i] = zero if ended else alive
                     work[y, LAST + i] = index if weight > zero else latest
                     work[y, DEPTH + i] += weight * z
+                    work[y, MASS + i] += weight
                     work[y, WEIGHT + i] = weight
                 if few:
                     line = y * LINE
@@ -197,7 +198,7 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
                                 add_scaled(wide, pixel + block, channels, channel_at + block, weight)
         for y in range(y1):
             for i in range(x1):
-                alpha = one - work[y, REMAINING + i]
+                alpha = work[y, MASS + i]
                 depths[view, y0 + y, x0 + i] = work[y, DEPTH + i] / max(alpha, least_alpha)
                 alphas[view, y0 + y, x0 + i] = alpha
                 remaining[view, y0 + y, x0 + i] = work[y, REMAINING + i]
@@ -211,11 +212,12 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
 
 @jit(fastmath=FAST)
 def _load_gradients(
-    view, x0, y0, x1, y1, least_alpha, depths, remaining, last, d_images, d_depths, d_alphas, few, work, wide, row_last
+    view, x0, y0, x1, y1, least_alpha, depths, alphas, remaining, last, d_images, d_depths, d_alphas,
+    few, work, wide, row_last,
 ):  # fmt: skip
     """Fill a tile's workspace for the way back: what the forward pass left, and the incoming gradients.
 
-    The gradient to depth = sum(w z) / alpha splits into one to sum(w z) and one to alpha.
+    A weight w_i moves the depth sum(w z) / sum(w) by (z_i - depth) / alpha: D_DEPTH holds the gradient over alpha.
     """
     one = work.dtype.type(1)
     work[:] = 0
@@ -227,14 +229,12 @@ def _load_gradients(
             work[y, LAST + i] = -one
     for y in range(y1):
         for i in range(x1):
-            transmittance, depth = remaining[view, y0 + y, x0 + i], depths[view, y0 + y, x0 + i]
-            alpha = one - transmittance
-            d_depth = d_depths[view, y0 + y, x0 + i] / max(alpha, least_alpha)
-            d_alpha = d_alphas[view, y0 + y, x0 + i]
-            work[y, REMAINING + i] = transmittance
+            alpha = max(alphas[view, y0 + y, x0 + i], least_alpha)
+            work[y, REMAINING + i] = remaining[view, y0 + y, x0 + i]
             work[y, LAST + i] = work.dtype.type(last[view, y0 + y, x0 + i])
-            work[y, D_DEPTH + i] = d_depth
-            work[y, D_ALPHA + i] = d_alpha - d_depth * depth if alpha > least_alpha else d_alpha
+            work[y, DEPTH + i] = depths[view, y0 + y, x0 + i]
+            work[y, D_DEPTH + i] = d_depths[view, y0 + y, x0 + i] / alpha
+            work[y, D_ALPHA + i] = d_alphas[view, y0 + y, x0 + i]
             row_last[y] = max(row_last[y], last[view, y0 + y, x0 + i])
     for channel in range(d_images.shape[1]):
         for y in range(y1):
@@ -248,13 +248,13 @@ def _load_gradients(
 
 @jit(fastmath=FAST)
 def blend_backward_share(
-    share, shares, first, views, splats, channels, starts, entries, limits, depths, remaining, last,
+    share, shares, first, views, splats, channels, starts, entries, limits, depths, alphas, remaining, last,
     d_images, d_depths, d_alphas, d_splats, d_channels,
 ):  # fmt: skip
     """Gradients of `blend_share` for ``views`` views from ``first`` on, back to front, one scalar suffix per pixel.
 
-    With G_i = F_i . dO + z_i dZ + dA and S_i = sum_{j > i} w_j G_j:  dL/dalpha_i = T_i G_i - S_i / (1 - alpha_i),
-    dL/dF_i = sum w_i dO, dL/dsigma_i = -alpha_i dL/dalpha_i, nothing through a clamped alpha. Adds to this share's
+    With G_i = F_i . dO + (z_i - depth) dD / alpha + dA and S_i = sum_{j > i} w_j G_j:
+    dL/dalpha_i = T_i G_i - S_i / (1 - alpha_i), dL/dF_i = sum w_i dO, dL/dsigma_i = -alpha_i dL/dalpha_i, nothing through a clamped alpha. Adds to this share's
     part of d_splats (shares, views, N, 7), for mean x, mean y, a, b, c, depth, opacity, and of d_channels
     (shares, V or 1, N, C).
     """
@@ -274,8 +274,8 @@ def blend_backward_share(
         channels_view = view if channels.shape[0] > 1 else 0
         begin = starts[tile]
         _load_gradients(
-            view, x0, y0, x1, y1, least_alpha, depths, remaining, last, d_images, d_depths, d_alphas, few, work, wide,
-            row_last,
+            view, x0, y0, x1, y1, least_alpha, depths, alphas, remaining, last, d_images, d_depths, d_alphas,
+            few, work, wide, row_last,
         )  # fmt: skip
         for entry in range(begin + row_last.max(), begin - 1, -1):
             n = entries[entry]
@@ -304,7 +304,7 @@ def blend_backward_share(
                     work[y, WEIGHT + i] = alpha * transmittance
                     work[y, RESPONSE + i] = raw if raw <= alpha_max else zero
                     work[y, INVERSE + i] = inverse
-                    work[y, GRADIENT + i] = work[y, D_ALPHA + i] + z * work[y, D_DEPTH + i]
+                    work[y, GRADIENT + i] = work[y, D_ALPHA + i] + (z - work[y, DEPTH + i]) * work[y, D_DEPTH + i]
                     d_z += alpha * transmittance * work[y, D_DEPTH + i]
                 line = y * LINE
                 if few:

@@ -22,7 +22,7 @@ def blend(
     and ends the pixel. Splats are ordered by depth, equal depths by input index.
 
     Returns:
-        sum(w F), sum(w z) / max(alpha, 1e-6) and alpha = 1 - final transmittance.
+        sum(w F), sum(w z) / max(alpha, 1e-6) and alpha = sum(w) = 1 - final transmittance.
     """
     dtype, device = channels.dtype, channels.device
     rows = torch.arange(height, dtype=dtype, device=device) + 0.5
@@ -43,8 +43,8 @@ def blend(
         before = torch.cat([torch.ones_like(y), after], -1)[:, :-1]
         blended = after > TRANSMITTANCE_MIN
         weight = torch.where(blended, alpha * before, torch.zeros_like(alpha))
-        left = torch.where(blended, 1 - alpha, torch.ones_like(alpha)).prod(-1)
-        mass = 1 - left
+        # the mass is 1 - final transmittance, but a sum of weights stays exact where it is small
+        mass = weight.sum(-1)
         images.append((weight @ values).T.reshape(-1, height, width))
         depths.append(((weight @ z) / mass.clamp_min(LEAST_ALPHA)).reshape(1, height, width))
         alphas.append(mass.reshape(1, height, width))

@@ -111,7 +111,6 @@ class _Batch:
     alpha: Tensor  # (B, P, K) clamped, 0 where it does not count
     before: Tensor  # (B, P, K) transmittance in front of the splat
     blended: Tensor  # (B, P, K)
-    remaining: Tensor  # (B, P)
 
 
 class _Tiles:
@@ -144,9 +143,8 @@ class _Tiles:
         alpha.mul_(raw >= ALPHA_MIN)
         after = torch.cumprod(1 - alpha, -1)
         blended = after > TRANSMITTANCE_MIN
-        remaining = torch.where(blended, after, 1).amin(-1)
         before = after.div_(1 - alpha)  # 1 - alpha >= 0.01 by the clamp
-        return _Batch(splats, valid, x, y, a, b, c, raw, alpha, before, blended, remaining)
+        return _Batch(splats, valid, x, y, a, b, c, raw, alpha, before, blended)
 
 
 class _Blend(torch.autograd.Function):
@@ -157,7 +155,7 @@ class _Blend(torch.autograd.Function):
         views, total = depths.shape
         rows, columns = bins.grid
         tiles = _Tiles(means, conics, opacities, bins)
-        z, flat = depths.reshape(-1, 1), channels.reshape(-1, channels.shape[-1])
+        z, flat = depths.reshape(-1, 1), channels.flatten(0, 1)
         # channels, weighted depth, alpha
         out = means.new_zeros(views * rows * columns, TILE * TILE, flat.shape[1] + 2)
         with _full_precision():
@@ -166,7 +164,7 @@ class _Blend(torch.autograd.Function):
                 weight = batch.alpha * batch.before * batch.blended
                 values = torch.cat([flat[_rows(batch.splats, channels, total)], z[batch.splats]], -1)
                 out[chosen, :, :-1] = torch.bmm(weight, values)
-                out[chosen, :, -1] = 1 - batch.remaining
+                out[chosen, :, -1] = weight.sum(-1)
         ctx.save_for_backward(means, conics, depths, opacities, channels)
         ctx.bins = bins
         image = rearrange(out, "(v r k) (y x) c -> v c (r y) (k x)", v=views, r=rows, y=TILE)
@@ -176,7 +174,7 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_images, d_depth_sums, d_alphas):
-        means, conics, depths, opacities, channels = ctx.saved_tensors
+        means, _, depths, opacities, channels = ctx.saved_tensors
         with torch.autocast(device_type=means.device.type, enabled=False), _full_precision():
             d_splats, d_channels = _backward(ctx, torch.cat([d_images, d_depth_sums, d_alphas], 1))
         d_splats = d_splats.view(*depths.shape, 7)
@@ -201,7 +199,7 @@ def _backward(ctx, gradient: Float[Tensor, "v channels h w"]) -> tuple[Tensor, T
     padded[..., : bins.height, : bins.width] = gradient
     by_tile = rearrange(padded, "v c (r y) (k x) -> (v r k) (y x) c", y=TILE, x=TILE)
     tiles = _Tiles(means, conics, opacities, bins)
-    z, flat = depths.reshape(-1, 1), channels.reshape(-1, channels.shape[-1])
+    z, flat = depths.reshape(-1, 1), channels.flatten(0, 1)
     d_channels = torch.zeros_like(flat)
     d_splats = means.new_zeros(views * total, 7)
     for chosen, length in bins.batches():

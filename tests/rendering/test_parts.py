@@ -1,0 +1,102 @@
+"""Small parts: harmonics, the kernels' exponential and radix order, threads."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
+from latent3d.rendering.splats_numba_kernels import order_share
+from latent3d.rendering.splats_numba_lanes import exponential
+from latent3d.rendering.threads import run_shares
+
+
+def test_harmonics_are_orthonormal_on_the_sphere():
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    angles = 2 * np.pi * np.arange(16) / 16
+    z, phi = np.meshgrid(nodes, angles, indexing="ij")
+    area = np.broadcast_to(weights[:, None] * 2 * np.pi / 16, z.shape)
+    ring = np.sqrt(1 - z**2)
+    directions = torch.tensor(np.stack([ring * np.cos(phi), ring * np.sin(phi), z], -1))
+    basis = harmonic_basis(directions, 15)
+    gram = torch.einsum("abi,abj,ab->ij", basis, basis, torch.tensor(area))
+    torch.testing.assert_close(gram, torch.eye(15, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert (basis * torch.tensor(area)[..., None]).sum((0, 1)).abs().max() < 1e-12
+
+
+def test_harmonics_have_the_order_and_signs_of_3dgs():
+    """Degree 1 is c (-y, z, -x); the axis +z sees only the zonal ones, in the middle of each degree."""
+    c = math.sqrt(3 / (4 * math.pi))
+    x, y, z = 2 / 7, 3 / 7, 6 / 7
+    first = harmonic_basis(torch.tensor([x, y, z], dtype=torch.float64), 3)
+    torch.testing.assert_close(first, c * torch.tensor([-y, z, -x], dtype=torch.float64))
+    pole = harmonic_basis(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), 15)
+    assert pole.nonzero().squeeze(1).tolist() == [1, 5, 11]
+    assert (pole[[1, 5, 11]] > 0).all()
+    # degree 2 and 3 in the plane z = 0: xy, x^2 - y^2 and the two sectoral functions, with their signs
+    flat = harmonic_basis(torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64), 15)
+    assert [bool(flat[i] > 0) for i in (3, 7, 8, 14)] == [True, False, False, True]
+    with pytest.raises(ValueError, match="harmonics need"):
+        harmonic_basis(torch.zeros(3), 4)
+
+
+def test_colours_follow_the_direction_and_stay_positive():
+    colors = torch.tensor([[0.5, 0.5, 0.01]])
+    harmonics = torch.zeros(1, 3, 3)
+    harmonics[0, 1] = torch.tensor([0.1, -0.1, -1.0])  # along z
+    seen = view_dependent_colors(
+        colors, harmonics, torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[0.0, 0, 0], [0, 0, 4]])
+    )
+    c = math.sqrt(3 / (4 * math.pi))
+    expected = torch.tensor([[[0.5 + 0.1 * c, 0.5 - 0.1 * c, 0.0]], [[0.5 - 0.1 * c, 0.5 + 0.1 * c, 0.01 + c]]])
+    torch.testing.assert_close(seen, expected)
+
+
+@numba.njit
+def _exponentials(values, out):
+    for i in range(values.size):
+        out[i] = exponential(values[i])
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1.2e-7), (np.float64, 4e-16)])
+def test_exponential_of_the_kernels(dtype, bound):
+    values = np.linspace(-80, 5, 50_001).astype(dtype)
+    out = np.empty_like(values)
+    _exponentials(values, out)
+    assert np.abs(out / np.exp(values.astype(np.longdouble)) - 1).max() < bound
+    far = np.array([-1e4, -1e30], dtype)
+    _exponentials(far, far)
+    assert (far < 1e-37).all()
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.float32, np.int32), (np.float64, np.int64)])
+def test_splats_are_ordered_stably_by_depth(dtype, bits):
+    generator = np.random.default_rng(0)
+    depths = generator.choice(generator.gamma(1.0, 3.0, 40).astype(dtype) + dtype(0.01), (3, 500))
+    depths[0] *= generator.random(500).astype(dtype) * 1000 + dtype(0.1)
+    rects = np.zeros((3, 500, 4), np.int32)
+    rects[..., 2:] = generator.integers(0, 3, (3, 500, 2))
+    order, counts = np.zeros((3, 500), np.int32), np.zeros((3, 4), np.int64)
+    visible = np.zeros(3, np.int64)
+    order_share(0, 1, depths.view(bits), rects, 2, order, counts, visible)
+    for view in range(3):
+        kept = np.flatnonzero((rects[view, :, 2:] > 0).all(-1))
+        expected = kept[np.argsort(depths[view, kept], kind="stable")]
+        assert np.array_equal(order[view, : visible[view]], expected)
+        assert counts[view].sum() == rects[view, :, 2:].prod(-1).sum()
+
+
+def test_shares_run_once_each_and_errors_come_back():
+    seen: list[int] = []
+    run_shares(lambda share, shares, extra: seen.append(share * extra), 5, 10)
+    assert sorted(seen) == [0, 10, 20, 30, 40]
+
+    def fail(share: int, shares: int) -> None:
+        if share == 1:
+            raise KeyError("share 1")
+
+    for _ in range(2):  # the pool survives
+        with pytest.raises(KeyError, match="share 1"):
+            run_shares(fail, 3)

@@ -23,7 +23,7 @@ CONDITION_CHANNELS = 5 * 4 * 4
 
 
 def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
-    """The shipped model: 8 views of 128x128, trained on procedural worlds, about 15 M parameters in the denoiser.
+    """The shipped model: 8 views of 128x128, trained on procedural worlds, 12 M parameters in the denoiser.
 
     Args:
         denoiser: ``transformer`` (compact multi-view transformer) or ``unet`` (SVD-type video U-Net).
@@ -32,7 +32,7 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
         ValueError: for another denoiser.
     """
     choices: dict[str, MultiViewTransformerConfig | VideoUNetConfig] = {
-        "transformer": MultiViewTransformerConfig.small(16).replace(condition_channels=CONDITION_CHANNELS),
+        "transformer": MultiViewTransformerConfig.small(16).replace(depth=5, condition_channels=CONDITION_CHANNELS),
         "unet": VideoUNetConfig.small(16).replace(condition_channels=CONDITION_CHANNELS),
     }
     if denoiser not in choices:

@@ -43,8 +43,8 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig, epipolar_lines
 from latent3d.systems.reference_geometry import ReferenceGeometryConfig
-from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig
-from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels
+from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig, shown_elsewhere
+from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels, surface_frames
 from latent3d.systems.velocity_head import VelocityHeadConfig
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
@@ -262,9 +262,12 @@ class GGSSystem(nn.Module):
         carried = context.carried
         if carried is None:
             carried = torch.cat([image, torch.ones_like(relative), relative], 2) * role
-        evidence = PixelEvidence(
-            image, relative, role.expand(b, m, 1, *size), carried[:, :, :3], carried[:, :, 3:4], carried[:, :, 4:5]
-        )
+        covered = carried[:, :, 3:4] * (1 - role)
+        if context.relative is not None:
+            depths = self.config.depth_range.depth(context.relative.detach())
+            covered = covered.index_copy(1, index, shown_elsewhere(context.cameras[:, index], depths))
+        color, alpha, depth = carried.split([3, 1, 1], 2)
+        evidence = PixelEvidence(image, relative, role.expand(b, m, 1, *size), color, alpha, depth, covered)
         return self.decoder(features, latents, evidence, context.cameras)
 
     # ---- context ----------------------------------------------------------------------------------------------------
@@ -452,7 +455,8 @@ def pool_known(relative: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Te
     patch (no mixing across edges; 0 where none is) and the covered share."""
     b = relative.shape[0]
     covered = F.pixel_unshuffle(alpha.flatten(0, 1), factor)
-    values = F.pixel_unshuffle(relative.flatten(0, 1), factor).masked_fill(covered < 0.5, torch.nan)
+    covered = covered * (covered >= 0.5)
+    values = F.pixel_unshuffle(relative.flatten(0, 1), factor).masked_fill(covered == 0, torch.nan)
     median = values.nanmedian(1, keepdim=True).values.nan_to_num(0.0)
     return median.unflatten(0, (b, -1)), covered.mean(1, keepdim=True).unflatten(0, (b, -1))
 

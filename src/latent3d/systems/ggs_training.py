@@ -202,8 +202,9 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
         terms["depth"] = ((depth.log() - true_depth.clamp_min(near).log()).abs() * known).mean()
         if context.relative is not None:
             true_relative = config.depth_range.relative(views.depths[:, role])
+            known = (views.depths[:, role] > 0).to(true_relative)
             gap = config.depth_range.log_ratio * (context.relative - true_relative).abs()
-            terms["reference_depth"] = gap.mean()
+            terms["reference_depth"] = (gap * known).sum() / known.sum().clamp_min(1)
     return terms
 
 

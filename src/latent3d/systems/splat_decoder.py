@@ -9,6 +9,7 @@ Letters: b = scenes, m = views, c = channels, h/w = latent rows and columns, H/W
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,12 @@ from latent3d.config import Config
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.precision import full_precision
+from latent3d.geometry.rays import unproject
+from latent3d.geometry.rotations import multiply_quaternions
 from latent3d.nn.layers import ResBlock2d, zero_init
 from latent3d.representations.gaussians import Gaussians
 from latent3d.systems.reference_geometry import PlainBlock, ray_slopes, upsampled
-from latent3d.systems.splat_head import lift_pixels
+from latent3d.systems.splat_head import lift_pixels, surface_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,16 @@ class SplatDecoderConfig(Config):
     """Attributes:
     widths: channels at strides 2, 4 and 8 of the image.
     depth_step: largest change of the depth coordinate r against the starting depth.
-    scale_px: smallest, initial and largest standard deviation of a splat, in image pixels.
+    scale_px: smallest, initial and largest standard deviation of a splat, in steps between neighbouring pixels' points.
+    opacity_logits: initial opacity of a splat, and what full cover by other splats takes from it.
+    sharpen: how much of the detail that splatting blurs away is added to the starting colours.
     """
 
     widths: tuple[int, ...] = (48, 80, 128)
     depth_step: float = 0.1
-    scale_px: tuple[float, float, float] = (0.15, 0.55, 3.0)
+    scale_px: tuple[float, float, float] = (0.05, 0.25, 3.0)
+    opacity_logits: tuple[float, float] = (4.5, 7.5)
+    sharpen: float = 0.8
 
     def build(self, feature_channels: int, latent_channels: int, depth_range: DepthRange) -> SplatDecoder:
         return SplatDecoder(self, feature_channels, latent_channels, depth_range)
@@ -54,6 +61,8 @@ class PixelEvidence:
         carried: colour of the reference splats rendered into the view (the picture itself on references).
         carried_alpha: their alpha (1 on references).
         carried_relative: their depth coordinate.
+        covered: share of the pixel that other splats show already: ``carried_alpha`` on generated views; on references 1
+            where another reference shows the same surface at higher resolution.
     """
 
     image: Float[Tensor, "b m 3 H W"]
@@ -62,6 +71,7 @@ class PixelEvidence:
     carried: Float[Tensor, "b m 3 H W"]
     carried_alpha: Float[Tensor, "b m 1 H W"]
     carried_relative: Float[Tensor, "b m 1 H W"]
+    covered: Float[Tensor, "b m 1 H W"]
 
     def stacked(self) -> Float[Tensor, "b m c H W"]:
         """All maps as channels, colours centred on 0."""
@@ -73,6 +83,7 @@ class PixelEvidence:
                 (self.carried * 2 - 1) * self.carried_alpha,
                 self.carried_alpha,
                 self.carried_relative * self.carried_alpha,
+                self.covered,
             ],
             2,
         )
@@ -88,7 +99,7 @@ class SplatDecoder(nn.Module):
         self.config = config
         self.depth_range = depth_range
         w2, w4, w8 = config.widths
-        self.stem = nn.Sequential(nn.Conv2d(4 * 12, w2, 3, padding=1), PlainBlock(w2))
+        self.stem = nn.Sequential(nn.Conv2d(4 * 13, w2, 3, padding=1), PlainBlock(w2))
         self.down4 = nn.Sequential(nn.Conv2d(w2, w4, 3, stride=2, padding=1), PlainBlock(w4))
         self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
         self.merge = nn.Conv2d(w8 + feature_channels + latent_channels, w8, 1)
@@ -100,7 +111,7 @@ class SplatDecoder(nn.Module):
         # depth 1, offset 2, scale 3, quaternion 4, opacity 1, colour 3
         self.head = zero_init(nn.Conv2d(w2, 4 * 14, 3, padding=1))
         low, start, high = config.scale_px
-        self.scale_bias = float(torch.logit(torch.tensor((start - low) / (high - low))))
+        self.scale_bias = math.log((start - low) / (high - start))
 
     def forward(
         self,
@@ -133,17 +144,58 @@ class SplatDecoder(nn.Module):
         depth, opaque where nothing is carried into the view yet."""
         step, offset, scale, turn, opacity, color = raw.split([1, 2, 3, 4, 1, 3], 2)
         low, _, high = self.config.scale_px
-        covered = evidence.carried_alpha * (1 - evidence.is_reference)
-        start = evidence.relative + covered * (evidence.carried_relative - evidence.relative)
+        carried = evidence.carried_alpha * (1 - evidence.is_reference)
+        start = evidence.relative + carried * (evidence.carried_relative - evidence.relative)
         relative = (start + self.config.depth_step * torch.tanh(step)).clamp(0, 1)
         identity = torch.zeros_like(turn)
         identity[:, :, 0] = 1.0
+        depth = self.depth_range.depth(relative)
+        surface, stretch = surface_frames(cameras, depth)
+        local = F.normalize(turn + identity, dim=2)
         return lift_pixels(
             cameras,
-            self.depth_range.depth(relative),
+            depth,
             offset=0.5 * torch.tanh(offset),
-            scale_px=low + (high - low) * torch.sigmoid(scale + self.scale_bias),
-            quaternion=F.normalize(turn + identity, dim=2),
-            opacity=torch.sigmoid(opacity + 3.0 - 6.5 * covered),
-            color=(evidence.image + 0.5 * torch.tanh(color)).clamp(0, 1),
+            scale_px=stretch * (low + (high - low) * torch.sigmoid(scale + self.scale_bias)),
+            quaternion=multiply_quaternions(surface.movedim(2, -1), local.movedim(2, -1)).movedim(-1, 2),
+            opacity=torch.sigmoid(opacity + self.config.opacity_logits[0] - self.config.opacity_logits[1] * evidence.covered),
+            color=(sharpened(evidence.image, self.config.sharpen) + 0.5 * torch.tanh(color)).clamp(0, 1),
         )
+
+
+def sharpened(images: Float[Tensor, "b m 3 H W"], amount: float) -> Float[Tensor, "b m 3 H W"]:
+    """images + amount (images - 3x3 binomial blur): undoes to first order what the splats' footprint will blur."""
+    kernel = images.new_tensor([0.25, 0.5, 0.25])
+    flat = F.pad(images.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
+    weight = (kernel[:, None] * kernel)[None, None].expand(3, 1, 3, 3)
+    blurred = F.conv2d(flat, weight, groups=3).unflatten(0, images.shape[:2])
+    return images + amount * (images - blurred)
+
+
+@torch.no_grad()
+@full_precision
+def shown_elsewhere(
+    cameras: Cameras, depths: Float[Tensor, "b k 1 H W"], tolerance: float = 0.05
+) -> Float[Tensor, "b k 1 H W"]:
+    """1 where another view shows the same surface at higher resolution, else 0; each earlier view counts 5 % finer.
+
+    A pixel's point is projected into the other view; it is the same surface if that view's depth there agrees within
+    ``tolerance`` of it. Resolution is focal length over depth.
+    """
+    b, k, _, height, width = depths.shape
+    points = unproject(cameras, depths).flatten(2, 3)
+    focal = cameras.k[..., 0, 0, None]
+    fineness = focal / depths.flatten(2)
+    owned = torch.zeros_like(fineness)
+    for shift in range(1, k):
+        others = torch.arange(k, device=depths.device).roll(-shift)
+        pixels, z = cameras[:, others].project(points)
+        grid = (pixels / pixels.new_tensor([width, height]) * 2 - 1).clamp(-2, 2)[:, :, None]
+        seen = F.grid_sample(
+            depths[:, others].flatten(0, 1), grid.flatten(0, 1), mode="nearest", align_corners=False
+        ).reshape(b, k, -1)
+        same = (z > 0) & (seen > 0) & ((z - seen).abs() < tolerance * seen)
+        gain = focal[:, others] / seen.clamp_min(1e-6) / fineness
+        bonus = 1.05 ** (torch.arange(k, device=depths.device) - others).to(gain)  # a total order: no cycle of owners
+        owned = torch.maximum(owned, (same & (gain * bonus[None, :, None] > 1)).to(owned))
+    return owned.reshape(b, k, 1, height, width)

@@ -232,3 +232,49 @@ def lift_pixels(
     if features is not None:
         parts["features"] = per_splat(rearrange(features, "b m p h w -> b m 1 (h w) p"))
     return [Gaussians(**{name: tensor[scene] for name, tensor in parts.items()}) for scene in range(b)]
+
+
+@torch.no_grad()
+@full_precision
+def surface_frames(
+    cameras: Cameras, depth: Float[Tensor, "b m 1 h w"], max_stretch: float = 4.0
+) -> tuple[Float[Tensor, "b m 4 h w"], Float[Tensor, "b m 3 h w"]]:
+    """How splats must lie and stretch to tile the surface that a depth map describes.
+
+    The tangents are the steps between neighbouring pixels' points, taken on the side where depth changes less, so that
+    they do not bridge occlusions. Without this, splats on slanted surfaces leave gaps as soon as the camera moves.
+
+    Args:
+        cameras: (b, m).
+        depth: z-depth, scene units.
+        max_stretch: longest step, in units of the pixel's footprint depth / focal.
+
+    Returns:
+        orientation (w, x, y, z) in camera axes, and the footprint along the local axes in units of depth / focal: one
+        step across, one step down, and 0.3 along the normal.
+    """
+    h, w = depth.shape[-2:]
+    k = cameras.resized(h, w).k
+    x = (torch.arange(w, device=depth.device, dtype=depth.dtype) + 0.5 - k[..., 0, 2, None]) / k[..., 0, 0, None]
+    y = (torch.arange(h, device=depth.device, dtype=depth.dtype) + 0.5 - k[..., 1, 2, None]) / k[..., 1, 1, None]
+    ray = torch.stack(torch.broadcast_tensors(x[..., None, :], y[..., :, None], torch.ones_like(depth[:, :, 0])), 2)
+    points = ray * depth
+    unit = depth / (0.5 * (k[..., 0, 0] + k[..., 1, 1]))[..., None, None, None]
+    across, down = _steps(points, -1), _steps(points, -2)
+    normal = F.normalize(torch.linalg.cross(across, down, dim=2), dim=2)
+    first = F.normalize(across, dim=2)
+    second = torch.linalg.cross(normal, first, dim=2)
+    frame = rearrange(torch.stack([first, second, normal], -1), "b m r h w c -> b m h w r c")
+    stretch = torch.cat([across.norm(dim=2, keepdim=True), (down * second).sum(2, keepdim=True).abs()], 2) / unit
+    stretch = torch.cat([stretch.clamp(0.5, max_stretch), torch.full_like(depth, 0.3)], 2)
+    return rearrange(matrix_to_quaternion(frame), "b m h w q -> b m q h w"), stretch
+
+
+def _steps(points: Float[Tensor, "b m 3 h w"], dim: int) -> Float[Tensor, "b m 3 h w"]:
+    """Difference to the next or from the previous point along an image axis, whichever changes depth less."""
+    step = points.diff(dim=dim)
+    edge = step.narrow(dim, 0, 1)
+    forward = torch.cat([step, step.narrow(dim, step.shape[dim] - 1, 1)], dim)
+    backward = torch.cat([edge, step], dim)
+    nearer = forward[:, :, 2:].abs() <= backward[:, :, 2:].abs()
+    return torch.where(nearer, forward, backward)

@@ -19,8 +19,8 @@ def plane_sweep_positions(
 ) -> tuple[Tensor, Tensor]:
     """Project every pixel of ``query``, at every depth hypothesis, into ``other``.
 
-    x_other ~ z K2 R K1^-1 x + K2 t with (R, t) from query to other camera axes: linear in z, so a sweep costs one matrix
-    product per pixel and an addition per hypothesis.
+    x_other ~ z K2 R K1^-1 x + K2 t with (R, t) from query to other camera axes: linear in z, so a sweep costs one
+    matrix product per pixel and an addition per hypothesis.
 
     Args:
         query, other: cameras of the same batch shape (...).

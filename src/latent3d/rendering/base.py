@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,3 +35,8 @@ class Rendering:
     features: Float[Tensor, "v c h w"] | None
     depth: Float[Tensor, "v 1 h w"]
     alpha: Float[Tensor, "v 1 h w"]
+
+
+def stack(renders: list[Rendering], name: str) -> Tensor:
+    """One channel of several renderings as a batch (b, v, ., h, w)."""
+    return torch.stack([getattr(render, name) for render in renders])

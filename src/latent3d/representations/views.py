@@ -51,7 +51,8 @@ class Views:
 
     @staticmethod
     def stack(parts: list[Views]) -> Views:
-        """Batch of scenes from scenes with equal numbers of views and sizes; optional channels only where all have them."""
+        """Batch of scenes with equal numbers of views and sizes; optional channels only where all have them."""
+
         def gather(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.stack(values)

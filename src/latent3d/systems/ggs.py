@@ -37,14 +37,14 @@ from latent3d.diffusion.schedules import karras_sigmas
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.rays import plucker_map
-from latent3d.rendering.base import Rendering
+from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig, epipolar_lines
 from latent3d.systems.reference_geometry import ReferenceGeometryConfig
 from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig, shown_elsewhere
-from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels, surface_frames
+from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels
 from latent3d.systems.velocity_head import VelocityHeadConfig
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
@@ -280,7 +280,7 @@ class GGSSystem(nn.Module):
             cameras: (b, m); made relative to the first reference here.
             is_reference: (m,).
         """
-        b, m, _, height, width = images.shape
+        b, m, _, height, _ = images.shape
         index = is_reference.nonzero()[:, 0]
         cameras = cameras.relative_to(cameras.c2w[:, index[:1]].expand(b, m, 4, 4))
         references = images[:, index]
@@ -329,7 +329,7 @@ class GGSSystem(nn.Module):
         """The carried pixels folded to latent resolution, (b, m, condition_channels, h, w)."""
         if context.carried is None:
             return None
-        b, m, _, height, _ = context.carried.shape
+        b, m = context.carried.shape[:2]
         color, alpha, relative = context.carried.split([3, 1, 1], 2)
         maps = torch.cat([(color * 2 - 1) * alpha, alpha, relative * alpha], 2).flatten(0, 1)
         maps = F.avg_pool2d(maps, self.config.condition_stride)
@@ -443,11 +443,6 @@ class GGSSystem(nn.Module):
         from latent3d.systems import ggs_training
 
         return ggs_training.sheet(self, batch, stage, generator)
-
-
-def stack(renders: list[Rendering], name: str) -> Tensor:
-    """One channel of several renderings as a batch (b, v, ., h, w)."""
-    return torch.stack([getattr(render, name) for render in renders])
 
 
 def pool_known(relative: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from latent3d.autoencoders.image_vae import edge_loss
 from latent3d.diffusion.parameterization import c_in, c_noise, v_from_z0
 from latent3d.geometry.cameras import Cameras
-from latent3d.geometry.rays import plucker_map, unproject
+from latent3d.geometry.rays import unproject
+from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.views import Views
 
@@ -59,11 +60,12 @@ def vae_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> di
 
 def geometry_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> dict[str, Tensor]:
     """Depth of one, two or more views of each scene, all of them clean."""
-    assert system.geometry is not None and batch.depths is not None
+    assert system.geometry is not None
     weights = torch.tensor(system.config.reference_weights[: batch.shape[1]])
     count = int(torch.multinomial(weights, 1, generator=generator)) + 1
     index = torch.randperm(batch.shape[1], generator=generator)[:count]
     chosen = batch[:, index]
+    assert chosen.depths is not None
     return system.geometry.training_terms(chosen.images, chosen.cameras, chosen.depths)
 
 
@@ -102,7 +104,7 @@ def _velocity_terms(system: GGSSystem, batch: Views, generator: torch.Generator,
 
 
 def scene_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> dict[str, Tensor]:
-    """The joint stage: diffusion through the splats, low-resolution renders at input and novel views, latents, depth."""
+    """The joint stage: diffusion through the splats, low-resolution renders at all views, latents, depth."""
     config = system.config
     views, novel = split(batch, config.novel)
     b, m = views.shape
@@ -139,7 +141,7 @@ def depth_terms(
     system: GGSSystem, batch: Views, views: Views, state: Denoised, context: SceneContext, size: tuple[int, int]
 ) -> dict[str, Tensor]:
     """Depth supervision: ``point`` is the paper's distance of splat means to true points, over the scene's mean depth;
-    ``depth`` the error of the heads' ln depth; ``rendered_depth`` that of renders at all views, where they are opaque."""
+    ``depth`` the error of the heads' ln depth; ``rendered_depth`` that of renders where they are opaque."""
     assert batch.depths is not None
     h, w = size
     m, span = views.shape[1], system.config.depth_range
@@ -186,18 +188,18 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
     cameras = Cameras.cat([context.cameras, anchored(views, novel.cameras, role)], 1)
     chosen = torch.randperm(batch.shape[1], generator=generator)[: config.render_views]
     renders = [render_gaussians(scene, cameras[i, chosen]) for i, scene in enumerate(scenes)]
-    rgb = torch.stack([render.rgb for render in renders])
+    rgb = stack(renders, "rgb")
     truth = batch.images[:, chosen]
     terms = {
         "l1": (rgb - truth).abs().mean(),
         "mse": ((rgb - truth) ** 2).mean(),
         "edge": edge_loss(rgb, truth),
-        "empty": torch.stack([1 - render.alpha for render in renders]).mean(),
+        "empty": (1 - stack(renders, "alpha")).mean(),
     }
-    if batch.depths is not None:
+    if batch.depths is not None and views.depths is not None:
         near = config.depth_range.near
         true_depth = batch.depths[:, chosen]
-        depth = torch.stack([render.depth for render in renders]).clamp_min(near)
+        depth = stack(renders, "depth").clamp_min(near)
         known = (true_depth > 0).to(depth)
         terms["depth"] = ((depth.log() - true_depth.clamp_min(near).log()).abs() * known).mean()
         if context.relative is not None:
@@ -271,6 +273,10 @@ def sheet(system: GGSSystem, batch: Views, stage: str, generator: torch.Generato
     out = system.sample(views[0][ends], views.cameras[0][rest], steps=8, seed=0)
     splats = render_gaussians(out.gaussians, out.cameras)
     order = torch.cat([ends, rest])
-    rows = {"truth": views.images[0][order], "decoded in 2D": out.images, "splats": splats.rgb.clamp(0, 1)}
+    rows = {
+        "truth": views.images[0][order],
+        "decoded in 2D": out.images,
+        "splats": stack([splats], "rgb")[0].clamp(0, 1),
+    }
     depths = {} if views.depths is None else {"true depth": views.depths[0][order]}
     return rows | depths | {"depth of splats": splats.depth, "depth of latent splats": out.depths}

@@ -25,7 +25,6 @@ from latent3d.geometry.plane_sweep import plane_sweep_positions
 from latent3d.nn.attention import SelfAttention
 from latent3d.nn.layers import ResBlock2d, zero_init
 
-
 PATCH_NOISE = 0.02
 """Contrast, as a standard deviation of colour in [0, 1], below which a patch counts as empty."""
 
@@ -108,7 +107,7 @@ class ReferenceGeometry(nn.Module):
         Raises:
             ValueError: if the image size is not a multiple of 16.
         """
-        b, k, _, height, width = images.shape
+        b, _, _, height, width = images.shape
         if height % 16 or width % 16:
             raise ValueError(f"reference images must have sides that are multiples of 16, got {height}x{width}")
         picture = F.pixel_unshuffle(torch.cat([images * 2 - 1, ray_slopes(cameras)], 2).flatten(0, 1), 2)
@@ -199,7 +198,7 @@ class ReferenceGeometry(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Residual block without norm: relu, conv, relu, conv. Norms cost more than convolutions at fine strides on a CPU."""
+    """Residual block without norm: relu, conv, relu, conv. At fine strides a CPU spends more on norms than on these."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

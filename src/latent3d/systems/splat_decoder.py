@@ -61,8 +61,8 @@ class PixelEvidence:
         carried: colour of the reference splats rendered into the view (the picture itself on references).
         carried_alpha: their alpha (1 on references).
         carried_relative: their depth coordinate.
-        covered: share of the pixel that other splats show already: ``carried_alpha`` on generated views; on references 1
-            where another reference shows the same surface at higher resolution.
+        covered: share of the pixel that other splats show already: ``carried_alpha`` on generated views; on references
+            1 where another reference shows the same surface at higher resolution.
     """
 
     image: Float[Tensor, "b m 3 H W"]
@@ -128,7 +128,7 @@ class SplatDecoder(nn.Module):
             evidence: at image resolution.
             cameras: (b, m).
         """
-        b, m = features.shape[:2]
+        b = features.shape[0]
         pixels = torch.cat([evidence.stacked(), ray_slopes(cameras)], 2).flatten(0, 1)
         at2 = self.stem(F.pixel_unshuffle(pixels, 2))
         at4 = self.down4(at2)
@@ -140,8 +140,8 @@ class SplatDecoder(nn.Module):
 
     @full_precision
     def activate(self, raw: Float[Tensor, "b m 14 H W"], evidence: PixelEvidence, cameras: Cameras) -> list[Gaussians]:
-        """Raw outputs and their starting points -> splats. All zeros give: the pixel's colour on its ray at the starting
-        depth, opaque where nothing is carried into the view yet."""
+        """Raw outputs and their starting points -> splats. All zeros give: the pixel's colour on its ray at the
+        starting depth, opaque where nothing is carried into the view yet."""
         step, offset, scale, turn, opacity, color = raw.split([1, 2, 3, 4, 1, 3], 2)
         low, _, high = self.config.scale_px
         carried = evidence.carried_alpha * (1 - evidence.is_reference)
@@ -158,7 +158,9 @@ class SplatDecoder(nn.Module):
             offset=0.5 * torch.tanh(offset),
             scale_px=stretch * (low + (high - low) * torch.sigmoid(scale + self.scale_bias)),
             quaternion=multiply_quaternions(surface.movedim(2, -1), local.movedim(2, -1)).movedim(-1, 2),
-            opacity=torch.sigmoid(opacity + self.config.opacity_logits[0] - self.config.opacity_logits[1] * evidence.covered),
+            opacity=torch.sigmoid(
+                opacity + self.config.opacity_logits[0] - self.config.opacity_logits[1] * evidence.covered
+            ),
             color=(sharpened(evidence.image, self.config.sharpen) + 0.5 * torch.tanh(color)).clamp(0, 1),
         )
 

@@ -98,7 +98,7 @@ class SplatHead(nn.Module):
             bias[2:5] = math.log((start - low) / (high - start))
             bias[5] = 1.0  # quaternion (1, 0, 0, 0)
             bias[9] = 2.0  # opacity 0.88
-            self.to_gaussian.bias.copy_(bias)
+            self.to_gaussian.bias = nn.Parameter(bias)
         # How far the depth known beforehand (of references) is trusted, per pixel; see `forward`.
         self.to_trust = zero_init(nn.Conv2d(width, 1, 1))
 
@@ -120,7 +120,7 @@ class SplatHead(nn.Module):
             noise: standard normal (gaussian: k = 1) or uniform (categorical: k = samples) numbers that draw the depth
                 in training; None takes the mean or the most likely bucket.
         """
-        b, m, _, h, w = features.shape
+        b, m = features.shape[:2]
         x = self.block(torch.cat([features, known, is_known], 2).flatten(0, 1))
         raw_depth, raw, trust = (
             t.float().unflatten(0, (b, m)) for t in (self.to_depth(x), self.to_gaussian(x), self.to_trust(x))

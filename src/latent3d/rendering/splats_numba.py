@@ -129,7 +129,8 @@ def _blend_forward(
         images, depth, alpha, remaining, last,
     )  # fmt: skip
     blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy(), alpha.copy())
-    return *(torch.from_numpy(a) for a in (images, depth[:, None], alpha[:, None])), blended
+    out = torch.from_numpy(images), torch.from_numpy(depth)[:, None], torch.from_numpy(alpha)[:, None]
+    return *out, blended
 
 
 def backward_shares(channels_shape: tuple[int, ...], itemsize: int) -> int:

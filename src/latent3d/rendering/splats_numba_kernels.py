@@ -254,9 +254,9 @@ def blend_backward_share(
     """Gradients of `blend_share` for ``views`` views from ``first`` on, back to front, one scalar suffix per pixel.
 
     With G_i = F_i . dO + (z_i - depth) dD / alpha + dA and S_i = sum_{j > i} w_j G_j:
-    dL/dalpha_i = T_i G_i - S_i / (1 - alpha_i), dL/dF_i = sum w_i dO, dL/dsigma_i = -alpha_i dL/dalpha_i, nothing through a clamped alpha. Adds to this share's
-    part of d_splats (shares, views, N, 7), for mean x, mean y, a, b, c, depth, opacity, and of d_channels
-    (shares, V or 1, N, C).
+    dL/dalpha_i = T_i G_i - S_i / (1 - alpha_i), dL/dF_i = sum w_i dO, dL/dsigma_i = -alpha_i dL/dalpha_i, nothing
+    through a clamped alpha. Adds to this share's part of d_splats (shares, views, N, 7), for mean x, mean y, a, b, c,
+    depth, opacity, and of d_channels (shares, V or 1, N, C).
     """
     number = splats.dtype.type
     zero, half, one = number(0), number(0.5), number(1)

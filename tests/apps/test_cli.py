@@ -46,7 +46,7 @@ def test_version(run):
 def test_every_command_has_help(run):
     code, out, _ = run("--help")
     assert code == 0
-    for name in ("scene", "view", "render", "evaluate", "train", "worlds", "doctor"):
+    for name in ("scene", "view", "render", "evaluate", "train", "data", "worlds", "doctor"):
         assert name in out
         code, text, _ = run(name, "--help")
         assert code == 0
@@ -104,9 +104,24 @@ def test_optional_packages_are_asked_for_by_name(monkeypatch):
         optional.require("no_such_pkg")
 
 
+def test_data_bank(run, tmp_path):
+    bank = tmp_path / "bank"
+    options = ("--count", 2, "--views", 2, "--novel", 1, "--size", 32, "--workers", 1)
+    code, _, err = run("data", "bank", "--out", bank, *options)
+    assert code == 0, err
+    from latent3d.data.shards import BankStream
+
+    assert BankStream(bank, 2).batch(0).images.shape[-2:] == (32, 32)
+    code, _, err = run("data", "bank", "--out", tmp_path / "none", "--count", 0)
+    assert code == 2
+    assert not (tmp_path / "none").exists()
+
+
 def test_worlds_preview(run, tmp_path):
     sheet = tmp_path / "sheet.png"
-    code, _, err = run("worlds", "preview", "--count", 2, "--views", 3, "--size", 32, "--depth", "--out", sheet)
+    code, _, err = run(
+        "worlds", "preview", "--count", 2, "--views", 3, "--size", 32, "--layers", "images", "depth", "--out", sheet
+    )
     assert code == 0, err
     assert load_image(sheet).image.shape == (3, 4 * 32, 3 * 32)
     assert run("worlds", "preview", "--count", 0, "--out", sheet)[0] == 2

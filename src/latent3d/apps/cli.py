@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from latent3d.apps.cmd_data import Data
 from latent3d.apps.cmd_doctor import Doctor
 from latent3d.apps.cmd_evaluate import Evaluate
 from latent3d.apps.cmd_render import Render
@@ -23,6 +24,7 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Worlds, tyro.conf.subcommand("worlds")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -27,27 +27,25 @@ class Worlds:
     """Views per world."""
     size: int = 128
     """Side of a view in pixels."""
-    depth: bool = False
-    """Add a row of depth maps under each world."""
+    layers: tuple[Literal["images", "depth", "normals"], ...] = ("images",)
+    """Rows per world."""
     out: Path = Path("out/worlds.png")
     """Where the picture goes."""
 
     def run(self) -> None:
+        import numpy as np
         import torch
         from tqdm import tqdm
 
-        from latent3d.io.images import depth_picture, save_image
-        from latent3d.worlds import sample_clip
+        from latent3d.io.images import save_image
+        from latent3d.worlds import contact_sheet
 
-        if min(self.count, self.views) < 1 or not 16 <= self.size <= 1024 or self.first < 0:
-            raise ValueError("give at least one world and one view, and a --size from 16 to 1024 pixels")
-        rows = []
-        for index in tqdm(range(self.first, self.first + self.count), desc="worlds", unit="world"):
-            clip = sample_clip(self.family, self.split, index, num_views=self.views, height=self.size, width=self.size)
-            rows.append(torch.cat(list(clip.images), dim=-1))
-            if self.depth and clip.depths is not None:
-                known = clip.depths[clip.depths > 0]
-                near, far = (float(known.quantile(q)) for q in (0.02, 0.98)) if known.numel() else (1.0, 2.0)
-                rows.append(torch.cat([depth_picture(depth, near, far) for depth in clip.depths], dim=-1))
-        save_image(self.out, torch.cat(rows, dim=-2))
+        if self.views < 1 or not 16 <= self.size <= 1024 or self.first < 0:
+            raise ValueError("give at least one view, a --first of 0 or more, and a --size from 16 to 1024 pixels")
+        with tqdm(total=self.count, desc="worlds", unit="world") as bar:
+            sheet = contact_sheet(
+                self.family, self.split, self.count, start=self.first, num_views=self.views,
+                height=self.size, width=self.size, layers=self.layers, on_clip=bar.update,
+            )  # fmt: skip
+        save_image(self.out, torch.from_numpy(np.array(sheet)).movedim(-1, 0) / 255)
         print(f"wrote {self.out}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from einops import rearrange
 from PIL import Image
@@ -18,12 +20,16 @@ def depth_picture(depths: Tensor) -> Tensor:
     return ((inverse - bottom) / (top - bottom).clamp(min=1e-6)).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
-def clip_rows(views: Views) -> Tensor:
-    """Picture (3, 3 H, V W) of a clip: images, inverse depth, normals (0.5 + 0.5 n, in the first camera's axes)."""
+LAYERS = ("images", "depth", "normals")
+"""What a contact sheet can show of a clip, one row each."""
+
+
+def clip_rows(views: Views, layers: Sequence[str] = LAYERS) -> Tensor:
+    """Picture (3, rows H, V W) of a clip: images, inverse depth, normals (0.5 + 0.5 n, in the first camera's axes)."""
     assert views.depths is not None, "clips carry depths"
     assert views.normals is not None, "clips carry normals"
-    rows = torch.stack([views.images, depth_picture(views.depths), 0.5 + 0.5 * views.normals])
-    return rearrange(rows, "r v c h w -> c (r h) (v w)")
+    pictures = {"images": views.images, "depth": depth_picture(views.depths), "normals": 0.5 + 0.5 * views.normals}
+    return rearrange(torch.stack([pictures[layer] for layer in layers]), "r v c h w -> c (r h) (v w)")
 
 
 def contact_sheet(
@@ -35,17 +41,25 @@ def contact_sheet(
     num_views: int = 6,
     height: int = 128,
     width: int = 128,
+    layers: Sequence[str] = LAYERS,
+    on_clip: Callable[[], object] | None = None,
 ) -> Image.Image:
-    """Clips ``start`` to ``start + count`` of a family below one another, each as rows of images, depths and normals.
+    """Clips ``start`` to ``start + count`` of a family below one another, each as rows of ``layers``.
+
+    ``on_clip`` is called after each clip.
 
     Raises:
-        ValueError: for unknown names (see `sample_clip`) or ``count`` below one.
+        ValueError: for unknown names (see `sample_clip`), unknown layers or ``count`` below one.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
-    rows = [
-        clip_rows(sample_clip(family, split, start + i, num_views=num_views, height=height, width=width))
-        for i in range(count)
-    ]
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if count < 1 or unknown or not layers:
+        raise ValueError(f"a sheet needs at least one clip and layers among {', '.join(LAYERS)}; got {count}, {layers}")
+    rows = []
+    for index in range(start, start + count):
+        rows.append(
+            clip_rows(sample_clip(family, split, index, num_views=num_views, height=height, width=width), layers)
+        )
+        if on_clip is not None:
+            on_clip()
     sheet = rearrange(torch.cat(rows, dim=1), "c h w -> h w c")
     return Image.fromarray((sheet * 255 + 0.5).to(torch.uint8).numpy())

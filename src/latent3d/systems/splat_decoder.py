@@ -42,7 +42,7 @@ class SplatDecoderConfig(Config):
 
     widths: tuple[int, ...] = (48, 80, 128)
     depth_step: float = 0.1
-    scale_px: tuple[float, float, float] = (0.05, 0.25, 3.0)
+    scale_px: tuple[float, float, float] = (0.05, 0.4, 3.0)
     opacity_logits: tuple[float, float] = (4.5, 7.5)
     sharpen: float = 0.8
 

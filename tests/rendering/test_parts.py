@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
-from latent3d.rendering.splats_numba_kernels import order_share
 from latent3d.rendering.splats_numba_lanes import exponential
+from latent3d.rendering.splats_numba_order import order_share
 from latent3d.rendering.threads import run_shares
 
 

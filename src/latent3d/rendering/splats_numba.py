@@ -29,10 +29,9 @@ from latent3d.rendering.splats_numba_kernels import (
     FEW_CHANNELS,
     blend_backward_share,
     blend_share,
-    fill_share,
-    order_share,
 )
 from latent3d.rendering.splats_numba_lanes import LANES
+from latent3d.rendering.splats_numba_order import fill_share, order_share
 from latent3d.rendering.splats_numba_projection import (
     add_share,
     bounds_of,

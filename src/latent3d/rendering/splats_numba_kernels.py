@@ -1,4 +1,4 @@
-"""Compiled loops of the numba back end: ordering, binning, blending and its gradient.
+"""Compiled loops of the numba back end: blending and its gradient.
 
 Every loop nest is a function of one share of the work (``share`` of ``shares``) at module level, so that numba's
 on-disk cache keeps it; float32 and float64 are two compilations of one source. `splats_numba` starts the shares in
@@ -21,8 +21,6 @@ from latent3d.rendering.splats_numba_lanes import LANES, add_scaled, exponential
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 FEW_CHANNELS = 8
 """Up to this many channels are blended with the pixels of a row as lanes; more, with channels as lanes."""
-RADIX_BITS = 11
-RADIX = 1 << RADIX_BITS
 CHECK_EVERY = 32
 """Splats between two looks at whether all pixels of a tile have ended."""
 # A tile's workspace has one line per row of pixels; these are the places of its groups of lanes.
@@ -35,72 +33,6 @@ LINE = CHANNELS + FEW_CHANNELS * LANES
 def response(a, b, c, opacity, dx, dy, half):
     """opacity exp(-sigma). Without fast-math, so that it rounds alike forward and backward, where it is compared."""
     return opacity * exponential(-(half * (a * dx * dx + c * dy * dy) + b * dx * dy))
-
-
-@jit()
-def order_share(share, shares, depths, rects, columns, orders, counts, visible):
-    """`_order_view` for every ``shares``-th view. depths (V, N) as integers, counts (V, tiles), visible (V,)."""
-    for view in range(share, rects.shape[0], shares):
-        visible[view] = _order_view(depths[view], rects[view], columns, orders[view], counts[view])
-
-
-@jit()
-def _order_view(depth_bits, rects, columns, order, counts):
-    """Stable radix sort of one view's splats that touch a tile, by depth; counts splats per tile.
-
-    depth_bits (N,): positive floats seen as integers, which sort alike. Returns how many splats ``order`` holds.
-    """
-    total, visible = depth_bits.shape[0], 0
-    keys = np.empty(total, np.int64)
-    counts[:] = 0
-    for n in range(total):
-        if rects[n, 2] > rects[n, 0] and rects[n, 3] > rects[n, 1]:
-            keys[visible] = depth_bits[n]
-            order[visible] = n
-            visible += 1
-            for row in range(rects[n, 1], rects[n, 3]):
-                for column in range(rects[n, 0], rects[n, 2]):
-                    counts[row * columns + column] += 1
-    other_keys, other_order = np.empty(visible, np.int64), np.empty(visible, np.int32)
-    place = np.empty(RADIX, np.int64)
-    passes = 3 if depth_bits.itemsize == 4 else 6
-    for step in range(passes):
-        shift = step * RADIX_BITS
-        place[:] = 0
-        for i in range(visible):
-            place[(keys[i] >> shift) & (RADIX - 1)] += 1
-        start = 0
-        for digit in range(RADIX):
-            start, place[digit] = start + place[digit], start
-        for i in range(visible):
-            digit = (keys[i] >> shift) & (RADIX - 1)
-            target = place[digit]
-            place[digit] = target + 1
-            other_keys[target] = keys[i]
-            other_order[target] = order[i]
-        for i in range(visible):
-            keys[i] = other_keys[i]
-            order[i] = other_order[i]
-    return visible
-
-
-@jit()
-def fill_share(share, shares, rects, columns, orders, visible, starts, entries):
-    """Write the splats of every ``shares``-th view into their tiles' lists, in order of depth.
-
-    starts (V tiles + 1): first entry of each tile.
-    """
-    views = rects.shape[0]
-    tiles = (starts.shape[0] - 1) // views
-    for view in range(share, views, shares):
-        position = starts[view * tiles : (view + 1) * tiles].copy()
-        for i in range(visible[view]):
-            n = orders[view, i]
-            for row in range(rects[view, n, 1], rects[view, n, 3]):
-                for column in range(rects[view, n, 0], rects[view, n, 2]):
-                    tile = row * columns + column
-                    entries[position[tile]] = n
-                    position[tile] += 1
 
 
 @jit()
@@ -121,6 +53,35 @@ def _note_ended(work, rows, row_alive):
         row_alive[y] = 1 if alive > 0 else 0
         left += row_alive[y]
     return left
+
+
+@jit(fastmath=FAST)
+def _clear(work, wide):
+    """A tile's workspace before any splat: zeros, but full transmittance and no last splat."""
+    one = work.dtype.type(1)
+    work[:] = 0
+    wide[:] = 0
+    for y in range(LANES):
+        for i in range(LANES):
+            work[y, REMAINING + i] = one
+            work[y, LAST + i] = -one
+
+
+@jit(fastmath=FAST)
+def _store_tile(work, wide, few, view, x0, y0, x1, y1, least_alpha, images, depths, alphas, remaining, last):
+    """From a tile's workspace to the images."""
+    for y in range(y1):
+        for i in range(x1):
+            alpha = work[y, MASS + i]
+            depths[view, y0 + y, x0 + i] = work[y, DEPTH + i] / max(alpha, least_alpha)
+            alphas[view, y0 + y, x0 + i] = alpha
+            remaining[view, y0 + y, x0 + i] = work[y, REMAINING + i]
+            last[view, y0 + y, x0 + i] = np.int32(work[y, LAST + i])
+    for channel in range(images.shape[1]):
+        for y in range(y1):
+            for i in range(x1):
+                value = work[y, CHANNELS + channel * LANES + i] if few else wide[y, i, channel]
+                images[view, channel, y0 + y, x0 + i] = value
 
 
 @jit(fastmath=FAST)
@@ -147,14 +108,10 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
         x1, y1 = min(width - x0, LANES), min(height - y0, LANES)
         channels_view = view if channels.shape[0] > 1 else 0
         begin, end = starts[tile], starts[tile + 1]
-        work[:] = zero
-        wide[:] = zero
+        _clear(work, wide)
+        for y in range(y1):
+            work[y, ALIVE : ALIVE + x1] = one
         row_alive[:] = 1
-        for y in range(LANES):
-            for i in range(LANES):
-                work[y, REMAINING + i] = one
-                work[y, LAST + i] = -one
-                work[y, ALIVE + i] = one if y < y1 and i < x1 else zero
         for entry in range(begin, end):
             if (entry - begin) % CHECK_EVERY == CHECK_EVERY - 1 and _note_ended(work, y1, row_alive) == 0:
                 break
@@ -196,18 +153,7 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
                             pixel = (y * LANES + i) * C
                             for block in range(0, C, LANES):
                                 add_scaled(wide, pixel + block, channels, channel_at + block, weight)
-        for y in range(y1):
-            for i in range(x1):
-                alpha = work[y, MASS + i]
-                depths[view, y0 + y, x0 + i] = work[y, DEPTH + i] / max(alpha, least_alpha)
-                alphas[view, y0 + y, x0 + i] = alpha
-                remaining[view, y0 + y, x0 + i] = work[y, REMAINING + i]
-                last[view, y0 + y, x0 + i] = np.int32(work[y, LAST + i])
-        for channel in range(images.shape[1]):
-            for y in range(y1):
-                for i in range(x1):
-                    value = work[y, CHANNELS + channel * LANES + i] if few else wide[y, i, channel]
-                    images[view, channel, y0 + y, x0 + i] = value
+        _store_tile(work, wide, few, view, x0, y0, x1, y1, least_alpha, images, depths, alphas, remaining, last)
 
 
 @jit(fastmath=FAST)
@@ -219,14 +165,8 @@ def _load_gradients(
 
     A weight w_i moves the depth sum(w z) / sum(w) by (z_i - depth) / alpha: D_DEPTH holds the gradient over alpha.
     """
-    one = work.dtype.type(1)
-    work[:] = 0
-    wide[:] = 0
+    _clear(work, wide)
     row_last[:] = -1
-    for y in range(LANES):
-        for i in range(LANES):
-            work[y, REMAINING + i] = one
-            work[y, LAST + i] = -one
     for y in range(y1):
         for i in range(x1):
             alpha = max(alphas[view, y0 + y, x0 + i], least_alpha)
@@ -244,6 +184,48 @@ def _load_gradients(
                     work[y, CHANNELS + channel * LANES + i] = value
                 else:
                     wide[y, i, channel] = value
+
+
+@jit(fastmath=FAST)
+def _few_channels_backward(work, y, values, d_values):
+    """One splat, one row, few channels (C,): their gradient, and their part of GRADIENT, all pixels at once."""
+    line = y * LINE
+    for channel in range(values.shape[0]):
+        at = line + CHANNELS + channel * LANES
+        add_scaled(work, line + GRADIENT, work, at, values[channel])
+        d_values[channel] += lane_dot(work, line + WEIGHT, work, at)
+
+
+@jit(fastmath=FAST)
+def _wide_channels_backward(work, wide, y, channels, channel_at, d_channels, d_channel_at):
+    """One splat, one row, many channels: their gradient, and their part of GRADIENT, pixel by pixel."""
+    C = channels.shape[2]
+    zero = work.dtype.type(0)
+    for i in range(LANES):
+        weight = work[y, WEIGHT + i]
+        if weight > zero:
+            pixel, total = (y * LANES + i) * C, zero
+            for block in range(0, C, LANES):
+                total += lane_dot(channels, channel_at + block, wide, pixel + block)
+                add_scaled(d_channels, d_channel_at + block, wide, pixel + block, weight)
+            work[y, GRADIENT + i] += total
+
+
+@jit(fastmath=FAST)
+def _moments(work, y, offset):
+    """Sums over a row of dL/dlog(alpha) times 1, dx and dx^2; moves SUFFIX in front of the splat."""
+    number = work.dtype.type
+    sum_0, sum_1, sum_2 = number(0), number(0), number(0)
+    for i in range(LANES):
+        dx = offset - number(i)
+        gradient = work[y, GRADIENT + i]
+        d_alpha = work[y, REMAINING + i] * gradient - work[y, SUFFIX + i] * work[y, INVERSE + i]
+        work[y, SUFFIX + i] += work[y, WEIGHT + i] * gradient
+        moment = d_alpha * work[y, RESPONSE + i]
+        sum_0 += moment
+        sum_1 += moment * dx
+        sum_2 += moment * dx * dx
+    return sum_0, sum_1, sum_2
 
 
 @jit(fastmath=FAST)
@@ -306,31 +288,11 @@ def blend_backward_share(
                     work[y, INVERSE + i] = inverse
                     work[y, GRADIENT + i] = work[y, D_ALPHA + i] + (z - work[y, DEPTH + i]) * work[y, D_DEPTH + i]
                     d_z += alpha * transmittance * work[y, D_DEPTH + i]
-                line = y * LINE
                 if few:
-                    for channel in range(C):
-                        at = line + CHANNELS + channel * LANES
-                        add_scaled(work, line + GRADIENT, work, at, channels[channels_view, n, channel])
-                        d_channels[share, channels_view, n, channel] += lane_dot(work, line + WEIGHT, work, at)
+                    _few_channels_backward(work, y, channels[channels_view, n], d_channels[share, channels_view, n])
                 else:
-                    for i in range(LANES):
-                        weight = work[y, WEIGHT + i]
-                        if weight > zero:
-                            pixel, total = (y * LANES + i) * C, zero
-                            for block in range(0, C, LANES):
-                                total += lane_dot(channels, channel_at + block, wide, pixel + block)
-                                add_scaled(d_channels, d_channel_at + block, wide, pixel + block, weight)
-                            work[y, GRADIENT + i] += total
-                sum_0, sum_1, sum_2 = zero, zero, zero
-                for i in range(LANES):
-                    dx = offset - number(i)
-                    gradient = work[y, GRADIENT + i]
-                    d_alpha = work[y, REMAINING + i] * gradient - work[y, SUFFIX + i] * work[y, INVERSE + i]
-                    work[y, SUFFIX + i] += work[y, WEIGHT + i] * gradient
-                    moment = d_alpha * work[y, RESPONSE + i]
-                    sum_0 += moment
-                    sum_1 += moment * dx
-                    sum_2 += moment * dx * dx
+                    _wide_channels_backward(work, wide, y, channels, channel_at, d_channels, d_channel_at)
+                sum_0, sum_1, sum_2 = _moments(work, y, offset)
                 d_mean_x -= a * sum_1 + b * dy * sum_0
                 d_mean_y -= b * sum_1 + c * dy * sum_0
                 d_a -= half * sum_2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
-from latent3d.rendering.splats_numba_lanes import exponential
+from latent3d.rendering.splats_numba_lanes import STAMP, exponential, jit
 from latent3d.rendering.splats_numba_order import order_share
 from latent3d.rendering.threads import run_shares
 
@@ -69,6 +69,28 @@ def test_exponential_of_the_kernels(dtype, bound):
     far = np.array([-1e4, -1e30], dtype)
     _exponentials(far, far)
     assert (far < 1e-37).all()
+
+
+def test_compiled_loops_are_kept_on_disk_under_the_digest_of_all_kernel_sources():
+    assert order_share._cache._cache_file._source_stamp == STAMP
+    order_share.compile("void(i8, i8, i4[:, ::1], i4[:, :, ::1], i8, i4[:, ::1], i8[:, ::1], i8[::1])")
+    kept, overloads = order_share._cache._cache_file._load_index(), order_share.overloads
+    assert len(kept) >= len(overloads) > 0
+
+
+def test_without_a_writable_folder_the_loops_still_compile(monkeypatch):
+    """numba refuses to cache functions whose source it cannot place; the answer is one warning, not an error."""
+
+    def refuse(*arguments, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba_njit(*arguments, **options)
+
+    numba_njit = numba.njit
+    monkeypatch.setattr("latent3d.rendering.splats_numba_lanes.numba.njit", refuse)
+    with pytest.warns(UserWarning, match="cannot be kept on disk"):
+        double = jit()(lambda x: 2 * x)
+    assert double(21) == 42
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(np.float32, np.int32), (np.float64, np.int64)])

@@ -6,8 +6,10 @@ vector instructions on every machine: one AVX-512 register, two of AVX2, four of
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -19,15 +21,33 @@ LANES = 16
 """Numbers that one lane operation handles; also the side of a tile in pixels."""
 
 
+_SOURCES = ("splats_numba_lanes", "splats_numba_kernels", "splats_numba_order", "splats_numba_projection", "projection")
+
+
+def _digest() -> str:
+    """Digest of every file whose code or constants end up inside a compiled loop."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"\0".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+
+
+STAMP = _digest()
+
+
 def jit(**options):
-    """`numba.njit` without the interpreter lock, with the on-disk cache (a warning where no folder can be written)."""
+    """`numba.njit` without the interpreter lock, with the on-disk cache (a warning where no folder can be written).
+
+    numba compiles again when a function's own file changes, not when a function inlined into it does; so the cache is
+    stamped with the digest of all files involved.
+    """
 
     def decorate(function):
         try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+            dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
         except RuntimeError as error:
             warnings.warn(f"compiled rasteriser loops cannot be kept on disk: {error}", stacklevel=2)
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
+        dispatcher._cache._cache_file._source_stamp = STAMP
+        return dispatcher
 
     return decorate
 

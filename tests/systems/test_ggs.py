@@ -342,3 +342,12 @@ def test_the_video_unet_samples_too(twisted_world):
 def test_configurations_travel_as_dictionaries():
     for config in (tiny_config(), tiny_config("unet"), tiny_config(geometry=None)):
         assert GGSConfig.from_dict(config.to_dict()) == config
+
+
+def test_what_is_half_covered_has_no_known_depth():
+    relative = torch.full((1, 2, 1, 8, 8), 0.5)
+    alpha = torch.full((1, 2, 1, 8, 8), 0.4)
+    alpha[:, 1, ..., :4] = 1.0
+    known, share = pool_known(relative, alpha, 8)
+    assert share.flatten().tolist() == [0.0, 0.5]
+    assert known.flatten().tolist() == [0.0, 0.5]

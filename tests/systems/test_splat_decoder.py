@@ -50,7 +50,7 @@ def test_untrained_reference_pixels_keep_their_colour_and_depth():
     scenes = decoder()(features, latents, evidence, cameras)
     for scene, splats in enumerate(scenes):
         assert len(splats) == 3 * SIZE * SIZE
-        expected = sharpened(evidence.image, 0.5)[scene, 0].clamp(0, 1).movedim(0, -1)
+        expected = sharpened(evidence.image, SplatDecoderConfig().sharpen)[scene, 0].clamp(0, 1).movedim(0, -1)
         torch.testing.assert_close(per_view(splats, "colors")[0], expected)
         assert (expected - evidence.image[scene, 0].movedim(0, -1)).abs().max() < 0.1
         pixel, z = cameras[scene, 0].project(per_view(splats, "means")[0].flatten(0, 1))
@@ -156,8 +156,8 @@ def test_a_trained_decoder_stays_within_its_bounds():
         centres = torch.arange(SIZE) + 0.5
         assert (pixel[:, 0].reshape(SIZE, SIZE) - centres).abs().max() <= 0.5 + 1e-3
         size = per_view(splats, "scales")[view].flatten(0, 1) * focal / z[:, None]
-        assert size.min() >= low - 1e-4
-        assert size.max() <= high + 1e-4
+        assert size.min() >= 0.3 * low - 1e-4  # 0.3 along the normal
+        assert size.max() <= 4.0 * high + 1e-4  # the longest step counts
     assert splats.colors.min() >= 0
     assert splats.colors.max() <= 1
     assert splats.opacities.min() >= 0
@@ -196,3 +196,14 @@ def test_gradients_reach_every_parameter_and_the_evidence():
     assert silent == []
     assert features.grad.abs().max() > 0
     assert evidence.relative.grad.abs().max() > 0
+
+
+def test_exactly_one_view_keeps_a_surface_that_all_show():
+    """Three cameras before a wall at nearly equal resolution: no cycle of owners, no hole."""
+    c2w = torch.eye(4).expand(1, 3, 4, 4).clone()
+    c2w[0, :, 2, 3] = torch.tensor([0.0, 0.04, 0.08])
+    cameras = Cameras.from_fov(c2w, 60.0, SIZE, SIZE)
+    depths = (2.0 - c2w[..., 2, 3])[..., None, None, None].expand(1, 3, 1, SIZE, SIZE).contiguous()
+    owned = shown_elsewhere(cameras, depths)
+    middle = owned[0, :, 0, SIZE // 2, SIZE // 2]
+    assert middle.sum() == 2

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.rotations import axis_angle, quaternion_to_matrix
 from latent3d.rendering.splats import render_gaussians
-from latent3d.systems.splat_head import DepthHeadConfig, SplatHeadConfig, lift_pixels
+from latent3d.systems.reference_geometry import ray_slopes
+from latent3d.systems.splat_head import DepthHeadConfig, SplatHeadConfig, lift_pixels, surface_frames
 from latent3d.worlds.clips import sample_clip
 from systems.common import batched, psnr, shaken, smooth_images, walk_cameras
 
@@ -262,3 +264,21 @@ def test_untrained_splats_have_the_configured_size_and_opacity():
     assert (splats.opacities - 0.88).abs().max() < 0.05
     turned = quaternion_to_matrix(splats.quaternions).reshape(3, 16, 3, 3)
     assert (turned - cameras.c2w[0, :, None, :3, :3]).abs().max() < 0.3
+
+
+def test_surface_frames_tile_a_slanted_plane():
+    """z = 2 + 0.5 x: normals stand on the plane, steps grow with the slant, and nothing bridges an edge."""
+    size = 16
+    camera = Cameras.from_fov(torch.eye(4)[None, None], 60.0, size, size)
+    slopes = ray_slopes(camera)[:, :, :1]
+    depth = 2.0 / (1 - 0.5 * slopes)
+    quaternion, stretch = surface_frames(camera, depth)
+    frame = quaternion_to_matrix(quaternion.movedim(2, -1))
+    normal = torch.tensor([0.5, 0.0, -1.0]) / 1.25**0.5
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    torch.testing.assert_close((frame[..., :, 2] @ normal)[inner].abs(), torch.ones(1, 1, size - 2, size - 2))
+    assert stretch[:, :, 0].mean() > 1.05
+    step = depth.clone()
+    step[..., size // 2 :] += 5.0
+    _, broken = surface_frames(camera, step)
+    assert broken[:, :, 0].max() < 2.5

@@ -23,7 +23,7 @@ def test_near_is_bright():
 
 
 def test_count_must_be_positive():
-    with pytest.raises(ValueError, match="count"):
+    with pytest.raises(ValueError, match="at least one clip"):
         contact_sheet("rooms", count=0)
 
 

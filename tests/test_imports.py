@@ -19,6 +19,7 @@ EVERYTHING = {path.stem for path in PACKAGE.iterdir()}
 MAY_IMPORT = {
     "config": set(),
     "optional": set(),
+    "hardware": set(),
     "weights": {"config"},
     "presets": EVERYTHING - {"apps", "presets"},
     "geometry": set(),
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "io": RECORDS,
     "data": RECORDS | {"worlds", "io"},
     "training": SYSTEMS | {"data", "worlds", "weights", "io", "presets", "evaluation"},
-    "evaluation": SYSTEMS | {"data", "worlds", "weights", "io"},
+    "evaluation": SYSTEMS | {"data", "worlds", "weights", "io", "hardware"},
     "apps": EVERYTHING,
 }
 """Which rooms (packages or top-level modules) each room may import, besides itself, ``config`` and ``optional``."""

@@ -53,7 +53,7 @@ class Oracle:
         self.clips = [plane_clip(size=SIZE, seed=index) for index in range(3)]
         self.calls: list[tuple[int, int]] = []
 
-    def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int) -> Output:
+    def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int, bf16: bool = False) -> Output:
         self.calls.append((steps, seed))
         assert references.depths is None, "a model must not see true depth"
         clip = next(clip for clip in self.clips if torch.equal(clip.images[0], references.images[0]))

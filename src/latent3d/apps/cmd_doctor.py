@@ -6,6 +6,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from latent3d.hardware import BF16_FLAGS, cpu_flags
+
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
@@ -41,7 +43,7 @@ def device_lines() -> list[tuple[str, str]]:
 
     lines = [("system", f"{platform.system()} {platform.machine()}"), ("threads", str(torch.get_num_threads()))]
     lines.append(("CPU", torch.backends.cpu.get_cpu_capability()))
-    bf16 = sorted({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
+    bf16 = sorted(BF16_FLAGS & cpu_flags())
     lines.append(("CPU bf16", f"in hardware ({', '.join(bf16)})" if bf16 else "emulated (slower; fp32 is used)"))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -49,18 +51,6 @@ def device_lines() -> list[tuple[str, str]]:
     else:
         lines.append(("GPU", "none that PyTorch can use; everything runs on the CPU"))
     return lines
-
-
-def cpu_flags() -> set[str]:
-    """Instruction sets that Linux reports; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return set()
-    for line in path.read_text(errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip().lower() in ("flags", "features"):
-            return set(value.split())
-    return set()
 
 
 def fast_path_lines(advice: list[str]) -> list[tuple[str, str]]:

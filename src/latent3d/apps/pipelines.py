@@ -17,6 +17,7 @@ from torch import Tensor
 from latent3d.apps.inputs import SceneInputs, read_inputs
 from latent3d.apps.progress import Progress, quiet
 from latent3d.apps.scene import Scene
+from latent3d.hardware import has_bf16
 from latent3d.io.cards import Stopwatch
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSConfig, GGSSystem
@@ -96,13 +97,17 @@ class GGS:
             targets = inputs.targets_for(height, width, depth).to(device)
         step = progress("sampling", steps)
         with watch("sampling"), torch.no_grad():
-            output = self.system.sample(references, targets, steps=steps, seed=seed, on_step=lambda *_: step())
+            bf16 = has_bf16(device.type)
+            output = self.system.sample(
+                references, targets, steps=steps, seed=seed, bf16=bf16, on_step=lambda *_: step()
+            )
         card = {
             "job": "scene",
             "method": "GGS",
             "seed": seed,
             "steps": steps,
             "device": str(device),
+            "precision": "bf16" if bf16 else "fp32",
             "weights": self.weights,
             "inputs": [{"file": name, "notes": list(said)} for name, said in zip(inputs.names, notes, strict=True)],
             "cameras": [*inputs.camera_notes, f"Typical depth of the scene: {depth:.2f} units."],

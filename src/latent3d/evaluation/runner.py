@@ -37,6 +37,7 @@ from latent3d.evaluation.scene_cache import SceneCache
 from latent3d.evaluation.scoring import NEAREST, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
 from latent3d.evaluation.visibility import SEEN_TOLERANCE
 from latent3d.geometry.cameras import Cameras
+from latent3d.hardware import has_bf16
 from latent3d.io.atomic import write_text
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
@@ -66,7 +67,7 @@ class SceneOutput(Protocol):
 class SceneModel(Protocol):
     """Posed pictures and target cameras in, a scene out (see `latent3d.systems.ggs.GGSSystem`)."""
 
-    def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int) -> SceneOutput: ...
+    def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int, bf16: bool) -> SceneOutput: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +79,20 @@ class EvaluationConfig(Config):
         seed: scene i samples with seed + i.
         seen_tolerance: relative depth difference of the seen masks.
         tsed: thresholds and matcher.
+        bf16: run the networks in bfloat16.
     """
 
     steps: tuple[int, ...] = (1, 30)
     seed: int = 0
     seen_tolerance: float = SEEN_TOLERANCE
     tsed: TSEDConfig = field(default_factory=TSEDConfig)
+    bf16: bool = False
 
 
 @torch.no_grad()
-def predict(model: SceneModel, task: SceneTask, steps: int, seed: int, device: str = "cpu") -> dict[str, Prediction]:
+def predict(
+    model: SceneModel, task: SceneTask, steps: int, seed: int, device: str = "cpu", bf16: bool = False
+) -> dict[str, Prediction]:
     """A model's answers to one scene: ``splats``, ``decoded_2d`` and ``warp_model_depth``.
 
     Splats are rendered at the targets at full size. The warp carries the references by the depth of the model's own
@@ -97,7 +102,7 @@ def predict(model: SceneModel, task: SceneTask, steps: int, seed: int, device: s
 
     references, targets = task.model_input(), task.targets.cameras
     start = time.perf_counter()
-    output = model.sample(references.to(device), targets.to(device), steps=steps, seed=seed)
+    output = model.sample(references.to(device), targets.to(device), steps=steps, seed=seed, bf16=bf16)
     sampled = time.perf_counter() - start
     images, depths = output.images[~output.is_reference].cpu(), output.depths[~output.is_reference].cpu()
     size = images.shape[-2:]
@@ -188,7 +193,7 @@ def evaluate(
         predictions = baselines(task)
         if model is not None:
             for steps in config.steps:
-                answers = predict(model, task, steps, config.seed + index, device)
+                answers = predict(model, task, steps, config.seed + index, device, config.bf16)
                 predictions |= {f"{name}@{steps}": answer for name, answer in answers.items()}
         scores = {name: score_prediction(item, task, config.tsed) for name, item in predictions.items()}
         features = {name: extract(extractor, to_uint8(item.images)) for name, item in predictions.items()}
@@ -241,7 +246,7 @@ def evaluate_command(
     """
     protocols = [get_protocol(name) for name in ([protocol] if isinstance(protocol, str) else protocol)]
     families = [family] if isinstance(family, str) else list(family)
-    config = EvaluationConfig(steps=tuple(steps), seed=seed)
+    config = EvaluationConfig(steps=tuple(steps), seed=seed, bf16=has_bf16(torch.device(device).type))
     features = build_extractor(extractor, extractor_weights)
     model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
     sources: list[SceneSource] = []

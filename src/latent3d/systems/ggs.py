@@ -349,6 +349,7 @@ class GGSSystem(nn.Module):
         *,
         steps: int = 30,
         seed: int = 0,
+        bf16: bool = False,
         on_step: Callable[[int, int, Denoised], None] | None = None,
     ) -> GGSOutput:
         """Generate a scene from posed references.
@@ -358,6 +359,7 @@ class GGSSystem(nn.Module):
             targets: (L,) cameras of the views to generate, L >= 0.
             steps: Euler steps; one step gives the mean of what the model expects instead of a sample.
             seed: of the initial noise.
+            bf16: run the networks in bfloat16 (autocast); geometry and splats stay in float32.
             on_step: called with (step, steps, state) after every step.
 
         Raises:
@@ -377,27 +379,28 @@ class GGSSystem(nn.Module):
         images[:k] = references.images
         is_reference = (order < k).to(images.device)
         anchor = cameras.c2w[order[is_reference.cpu().nonzero()[0, 0]]]
-        context = self.context_of(images[order][None], cameras[order][None], is_reference)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            context = self.context_of(images[order][None], cameras[order][None], is_reference)
 
-        generator = torch.Generator().manual_seed(seed)
-        shape = context.latents.shape[2:]
-        noise = torch.randn(m, *shape, generator=generator)[order][None].to(images.device)
-        config = self.config
-        sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
-        z = context.latents + (1 - context.role) * float(sigmas[0]) * noise
+            generator = torch.Generator().manual_seed(seed)
+            shape = context.latents.shape[2:]
+            noise = torch.randn(m, *shape, generator=generator)[order][None].to(images.device)
+            config = self.config
+            sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
+            z = context.latents + (1 - context.role) * float(sigmas[0]) * noise
 
-        def denoise(latents: Tensor, levels: Tensor) -> tuple[Tensor, Denoised]:
-            state = self(latents, levels.amax(-1).clamp_min(config.sigma_min), context)
-            return state.z0, state
+            def denoise(latents: Tensor, levels: Tensor) -> tuple[Tensor, Denoised]:
+                state = self(latents, levels.amax(-1).clamp_min(config.sigma_min), context)
+                return state.z0, state
 
-        for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
-            z = step.latents
-            if on_step is not None:
-                on_step(step.step, steps, step.aux)
-        final = self(z, z.new_full((1,), self.config.sigma_min), context)
-        full = self.decode_3d(final.features, z, context, final.depth_map)[0]
-        decoded = self.vae.decode(z[0]).float()
-        pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
+            for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
+                z = step.latents
+                if on_step is not None:
+                    on_step(step.step, steps, step.aux)
+            final = self(z, z.new_full((1,), self.config.sigma_min), context)
+            full = self.decode_3d(final.features, z, context, final.depth_map)[0]
+            decoded = self.vae.decode(z[0]).float()
+            pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
         return GGSOutput(
             gaussians=full.transformed(anchor),
             latent_gaussians=final.splats[0].transformed(anchor),

@@ -125,7 +125,8 @@ class ReferenceGeometry(nn.Module):
         at4 = self.mix4(at4 + upsampled(self.up4(at8)))
         logits = self.to_logits(at4).float() + self.cost_gain * cost.float()
         centres = (torch.arange(self.config.hypotheses, device=images.device) + 0.5) / self.config.hypotheses
-        coarse = torch.einsum("nshw,s->nhw", logits.softmax(1), centres)[:, None]
+        # a sum of products, not a matrix product: autocast would round r to 8 bits, 2 % of depth
+        coarse = (logits.softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
         at2 = self.mix2(fine + upsampled(self.up2(torch.cat([at4, coarse.to(at4.dtype)], 1))))
         step, spread = F.pixel_shuffle(self.refine(at2).float(), 2).chunk(2, 1)
         relative = F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.1 * step

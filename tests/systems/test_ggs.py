@@ -351,3 +351,19 @@ def test_what_is_half_covered_has_no_known_depth():
     known, share = pool_known(relative, alpha, 8)
     assert share.flatten().tolist() == [0.0, 0.5]
     assert known.flatten().tolist() == [0.0, 0.5]
+
+
+def test_bf16_changes_little_and_leaves_geometry_in_float32(system, twisted_world):
+    """Far from the origin, rounding a position to bfloat16 would move splats by centimetres."""
+    far = twisted_world.relative_to(
+        invert_rigid(torch.eye(4).index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(100.0)))
+    )
+    exact, _ = recorded_sample(system, far, [0], [1, 2], steps=2)
+    rough, _ = recorded_sample(system, far, [0], [1, 2], steps=2, bf16=True)
+    assert rough.gaussians.means.dtype == rough.images.dtype == torch.float32
+    torch.testing.assert_close(rough.images[0], exact.images[0])
+    ray = exact.gaussians.means - far.centers[0]
+    other = rough.gaussians.means - far.centers[0]
+    first = slice(0, SIZE * SIZE)  # splats of the reference stay on their pixels' rays
+    turn = torch.cosine_similarity(ray[first], other[first], dim=-1)
+    assert turn.min() > 0.999

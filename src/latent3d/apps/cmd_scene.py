@@ -31,8 +31,8 @@ class Scene:
     """How far the path moves; 1 is modest enough for one picture."""
     views: Annotated[int | None, option("N", "8 on a path, all cameras of a file")] = None
     """Views in all, references included; 32 at most."""
-    steps: int = 30
-    """Steps of the diffusion sampler."""
+    steps: int | None = None
+    """Steps of the diffusion sampler. Default: what the weights' card recommends."""
     seed: int = 0
     """Random seed; the same seed gives the same scene on the same machine."""
     fov: Annotated[float | None, option("DEGREES", "from EXIF, else 60")] = None

@@ -25,6 +25,8 @@ from latent3d.weights import find_shipped, load_into, load_weights, weights_hash
 
 DEFAULT_WEIGHTS = "ggs_rooms"
 MAX_SEED = 2**63 - 1
+DEFAULT_STEPS = 30
+"""Of the sampler, as in the paper, where the weights' card does not recommend another number."""
 FOCUS_DEPTH = 3.0
 """Typical depth of a room in scene units (metres)."""
 
@@ -55,6 +57,7 @@ class GGS:
             "name": folder.name,
             "sha256": weights_hash(folder),
             "licence": card.get("licence", card.get("license", "not stated in the weights' card")),
+            "default_steps": card.get("default_steps", DEFAULT_STEPS),
             "trained_on": card.get("data", card.get("training", {}).get("data", "not stated in the weights' card")),
         }
         return cls(system.to(place), about)
@@ -63,7 +66,7 @@ class GGS:
         self,
         images: SceneInputs | str | Path | Tensor | Sequence[str | Path | Tensor],
         *,
-        steps: int = 30,
+        steps: int | None = None,
         seed: int = 0,
         progress: Progress = quiet,
         **options: Any,
@@ -73,7 +76,7 @@ class GGS:
         Args:
             images: one picture (file, or tensor (3, H, W) in [0, 1]) or several with ``cameras=FILE``; or inputs that
                 `read_inputs` made.
-            steps: steps of the sampler.
+            steps: steps of the sampler; default what the weights' card recommends, else 30.
             seed: the same seed gives the same scene on the same machine.
             progress: see `latent3d.apps.progress`.
             options: further arguments of `read_inputs`: cameras, trajectory, strength, num_views, fov_degrees.
@@ -81,6 +84,8 @@ class GGS:
         Raises:
             FileNotFoundError, ValueError: for inputs that cannot be used.
         """
+        if steps is None:
+            steps = int(self.weights.get("default_steps", DEFAULT_STEPS))
         if not 1 <= steps <= 1000:
             raise ValueError(f"{steps} steps are not possible; give 1 to 1000")
         if not 0 <= seed <= MAX_SEED:

@@ -26,9 +26,12 @@ from latent3d.io.splat_files import write_splats
 from latent3d.io.video import write_video
 from latent3d.io.viewer_html import write_viewer
 from latent3d.rendering.base import Rendering
+from latent3d.rendering.smoothing import smoothed
 from latent3d.rendering.splats import render_gaussians
 from latent3d.systems.ggs import GGSOutput
 
+DISPLAY_LOW_PASS_PX = 0.2
+"""Square pixels by which splats are widened for display: few gaps when enlarged, little blur."""
 FILM_SIDE = 256
 """Shorter side of the film in pixels; splats have no resolution of their own."""
 FILM_FPS = 24
@@ -70,20 +73,21 @@ class Scene:
         """
         folder = Path(folder)
         output = self.output
+        shown = smoothed(output.gaussians, output.cameras, DISPLAY_LOW_PASS_PX)
         step = progress("writing", 6)
         with output_folder(folder, overwrite) as place:
             with self.watch("splats"):
-                write_splats(place / "scene.ply", output.gaussians)
+                write_splats(place / "scene.ply", shown)
             step()
             with self.watch("views"):
                 self._save_views(place)
             step()
             with self.watch("film"):
-                frames = film_frames(output.gaussians, film_path(output.cameras[list(self.order)]))
+                frames = film_frames(shown, film_path(output.cameras[list(self.order)]))
                 encoder = write_video(place / "flythrough.mp4", frames, fps=FILM_FPS)
             step()
             with self.watch("page"):
-                write_viewer(place / "viewer.html", output.gaussians, output.cameras[0])
+                write_viewer(place / "viewer.html", shown, output.cameras[0])
             step()
             names = [f"views/view_{index:02d}.png" for index in range(len(output.cameras))]
             write_cameras(place / "cameras.json", output.cameras, names, output.is_reference.tolist())

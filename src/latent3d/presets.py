@@ -53,7 +53,7 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
 
 
 def ggs_stages() -> tuple[StageConfig, ...]:
-    """The stages of `ggs_rooms` in order, with the budgets of the shipped weights."""
+    """The stages of `ggs_rooms` in order, with the budgets of a full run; what shipped weights had is in their card."""
     frames = ViewSampling(mode="frames", views=1, mirror=0.5)
     pairs = ViewSampling(mode="frames", views=3, mirror=0.5)
     video = ViewSampling(mode="path", views=8, reverse=0.5, mirror=0.5)

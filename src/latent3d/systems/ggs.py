@@ -20,164 +20,30 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from latent3d.autoencoders.image_vae import ImageVAEConfig
-from latent3d.config import Config
-from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
-from latent3d.denoisers.video_unet_config import VideoUNetConfig
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.diffusion.samplers import sample_euler
 from latent3d.diffusion.schedules import karras_sigmas
 from latent3d.geometry.cameras import Cameras
-from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.rays import plucker_map
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig, epipolar_lines
-from latent3d.systems.reference_geometry import ReferenceGeometryConfig
-from latent3d.systems.splat_decoder import PixelEvidence, SplatDecoderConfig, shown_elsewhere
-from latent3d.systems.splat_head import DepthSample, SplatHeadConfig, lift_pixels
-from latent3d.systems.velocity_head import VelocityHeadConfig
+from latent3d.systems.epipolar_transformer import epipolar_lines
+from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SceneContext
+from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
+from latent3d.systems.splat_head import lift_pixels
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GGSConfig(Config):
-    """Parts and constants of a `GGSSystem`.
-
-    Attributes:
-        vae, geometry, denoiser, epipolar, head, velocity, decoder: configurations of the parts.
-        depth_range: of the splats; the epipolar samples and the reference geometry have their own.
-        height, width: image size in pixels the model was trained at.
-        views: M, frames per sequence in training; any number works at test.
-        novel: J, further training views that only render.
-        reference_weights: chance of K = 1, 2, ... references in training.
-        low_pass_px: low-pass of renders at latent resolution (0.3 costs 4 dB there).
-        noise_mean, noise_std: of ln sigma in training (CameraCtrl on SVD).
-        sigma_min, sigma_max, rho: of Karras' sampling schedule; references count as noise level sigma_min.
-        condition_stride: image pixels per reference splat that conditions the denoiser.
-        render_views: views rendered per scene and step when the 3D decoder trains.
-        refined: share of decoder training batches whose targets are the model's own estimates instead of the truth.
-    """
-
-    vae: ImageVAEConfig
-    denoiser: VideoUNetConfig | MultiViewTransformerConfig
-    geometry: ReferenceGeometryConfig | None = None
-    epipolar: EpipolarTransformerConfig = EpipolarTransformerConfig()
-    head: SplatHeadConfig = SplatHeadConfig()
-    velocity: VelocityHeadConfig = VelocityHeadConfig()
-    decoder: SplatDecoderConfig = SplatDecoderConfig()
-    depth_range: DepthRange = DepthRange()
-    height: int = 128
-    width: int = 128
-    views: int = 8
-    novel: int = 2
-    reference_weights: tuple[float, ...] = (0.45, 0.4, 0.15)
-    low_pass_px: float = 0.1
-    noise_mean: float = 0.7
-    noise_std: float = 1.6
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    condition_stride: int = 2
-    render_views: int = 3
-    refined: float = 0.5
-
-    def build(self) -> GGSSystem:
-        return GGSSystem(self)
-
-
-@dataclass(frozen=True)
-class SceneContext:
-    """What stays the same during sampling, computed once.
-
-    Attributes:
-        cameras: (b, m), in the frame of the first reference.
-        is_reference: (m,).
-        latents: clean latents on references, zero on targets, (b, m, c, h, w).
-        images: pictures on references, zero on targets, (b, m, 3, H, W).
-        plucker: (b, m, 6, H, W).
-        lines: of the epipolar transformer.
-        known: depth coordinate known beforehand at latent resolution, of references and of what their splats cover in
-            other views; zero elsewhere, (b, m, 1, h, w).
-        known_share: how much of a latent pixel that covers, in [0, 1], (b, m, 1, h, w).
-        carried: reference splats seen from every view: colour 3, alpha 1, depth coordinate 1, (b, m, 5, H, W); the
-            picture itself on references. None without reference geometry.
-        relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
-    """
-
-    cameras: Cameras
-    is_reference: Bool[Tensor, " m"]
-    latents: Tensor
-    images: Tensor
-    plucker: Tensor
-    lines: EpipolarLines
-    known: Tensor
-    known_share: Tensor
-    carried: Tensor | None
-    relative: Tensor | None
-
-    @property
-    def role(self) -> Float[Tensor, "b m 1 1 1"]:
-        """1 on references, 0 on targets."""
-        b, m = self.cameras.shape
-        return self.is_reference.to(self.latents.dtype)[None, :, None, None, None].expand(b, m, 1, 1, 1)
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """One call of the denoiser.
-
-    Attributes:
-        z0: estimate of the clean latents (the given ones on references), (b, m, c, h, w).
-        velocity: v on all views, (b, m, c, h, w).
-        rendered_latents: what the splats alone render, (b, m + j, c, h, w).
-        features: of T_epi, (b, m, f, h, w).
-        splats: feature splats of every scene.
-        depth: behind the splats.
-        rgb, alpha, depth_map: low-resolution renders, (b, m + j, ., h, w).
-    """
-
-    z0: Tensor
-    velocity: Tensor
-    rendered_latents: Tensor
-    features: Tensor
-    splats: list[Gaussians]
-    depth: DepthSample
-    rgb: Tensor
-    alpha: Tensor
-    depth_map: Tensor
-
-
-@dataclass(frozen=True)
-class GGSOutput:
-    """A generated scene; views are the references in the given order, then the targets in the given order.
-
-    Attributes:
-        gaussians: full-resolution coloured splats in the world of the given cameras.
-        latent_gaussians: feature splats of the last denoising step, same world.
-        images: references as given, targets decoded from latents in 2D, (M, 3, H, W).
-        depths: z-depth rendered from the latent splats, (M, 1, h, w).
-        latents: (M, c, h, w).
-        cameras: (M,). is_reference: (M,).
-    """
-
-    gaussians: Gaussians
-    latent_gaussians: Gaussians
-    images: Float[Tensor, "m 3 H W"]
-    depths: Float[Tensor, "m 1 h w"]
-    latents: Float[Tensor, "m c h w"]
-    cameras: Cameras
-    is_reference: Bool[Tensor, " m"]
+__all__ = ["Denoised", "GGSConfig", "GGSOutput", "GGSSystem", "SceneContext"]
 
 
 class GGSSystem(nn.Module):

@@ -22,7 +22,8 @@ from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.views import Views
 
 if TYPE_CHECKING:
-    from latent3d.systems.ggs import Denoised, GGSSystem, SceneContext
+    from latent3d.systems.ggs import GGSSystem
+    from latent3d.systems.ggs_records import Denoised, SceneContext
 
 SEEN_ALPHA = 0.5
 """Rendered depth counts where alpha is above this."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import numpy as np
@@ -140,8 +141,14 @@ def test_view_serves_the_scene_until_ctrl_c(made):
     )
     assert f"http://localhost:{port}" in process.stdout.readline()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{port}", timeout=30) as reply:
-        assert b"<html" in reply.read()
+    for attempt in range(60):  # the server answers soon after it says where it is
+        try:
+            with opener.open(f"http://127.0.0.1:{port}", timeout=30) as reply:
+                assert b"<html" in reply.read()
+            break
+        except OSError:
+            assert attempt < 59
+            time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

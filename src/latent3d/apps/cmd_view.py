@@ -29,8 +29,8 @@ class View:
         gaussians, cameras = open_scene(self.scene)
         server = serve(gaussians, cameras[0], host=self.host, port=self.port)
         shown = "localhost" if self.host in ("127.0.0.1", "0.0.0.0") else self.host
-        print(f"{len(gaussians)} splats at http://{shown}:{self.port} (Ctrl-C ends)", flush=True)
         try:
+            print(f"{len(gaussians)} splats at http://{shown}:{self.port} (Ctrl-C ends)", flush=True)
             while True:
                 time.sleep(0.5)
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.tiny_family import sample_wall
 from latent3d.data.scenes import WorldStream, prefetch
-from latent3d.data.view_sampling import ViewSampling, mirror_views
+from latent3d.data.view_sampling import ViewSampling, crop_views, mirror_views, recolored
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 
@@ -104,6 +104,39 @@ def test_wrong_choices_are_refused():
         ViewSampling(views=0)
     with pytest.raises(ValueError, match="no novel views"):
         ViewSampling(mode="frames", novel=1)
+
+
+def test_cropped_views_show_the_same_points_magnified():
+    """What stood at a pixel centre of the window stands at the magnified place, with its depth."""
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(12.0), indexing="ij")
+    k = torch.tensor([[20.0, 0, 5.0], [0, 21.0, 4.0], [0, 0, 1]])
+    ramp = (rows * 100 + columns)[None, None]
+    views = Views(
+        images=torch.rand(1, 3, 8, 12),
+        cameras=Cameras(w2c=torch.eye(4)[None], k=k[None], height=8, width=12),
+        depths=ramp + 1,
+    )
+    cropped = crop_views(views, 0.5, 1.0, 0.5)
+    assert cropped.images.shape == views.images.shape
+    assert torch.equal(cropped.depths[0, 0, ::2, ::2], views.depths[0, 0, 2:6, 6:])
+    point = torch.tensor([[[0.1, -0.05, 1.0]]])
+    old, new = views.cameras.project(point)[0][0, 0], cropped.cameras.project(point)[0][0, 0]
+    torch.testing.assert_close(new, (old - torch.tensor([6.0, 2.0])) * 2)
+    whole = crop_views(views, 1.0, 0.3, 0.7)
+    assert torch.equal(whole.images, views.images)
+    assert torch.equal(whole.cameras.k, views.cameras.k)
+
+
+def test_recoloured_pictures_stay_in_range_and_keep_their_edges():
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    images[..., 2:, :] = 0.5  # a flat half
+    found = recolored(images, 1.0, np.random.default_rng(3))
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert not torch.allclose(found, images, atol=0.05)
+    flat = found[..., 2:, :]
+    assert torch.equal(flat, flat[:1, :, :1, :1].expand_as(flat))
+    torch.testing.assert_close(recolored(images, 0.0, np.random.default_rng(3)), images.clamp(1e-4, 1))
 
 
 def test_mirrored_views_are_views_of_a_mirrored_world():

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latent3d.data.view_sampling import ViewSampling, mirror_views
+from latent3d.data.view_sampling import ViewSampling
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 
@@ -311,5 +311,5 @@ def assemble(
     for item, clip in enumerate(clips):
         rng = np.random.default_rng([*key, item])
         views = read(clip, sampling.choose(rng, *frames))
-        parts.append(mirror_views(views) if sampling.mirrors(rng) else views)
+        parts.append(sampling.augment(views, rng))
     return Views.stack(parts)

@@ -14,6 +14,7 @@ from latent3d.evaluation.records import compare, read_record
 from latent3d.evaluation.runner import EvaluationConfig, evaluate, evaluate_command
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
+from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 
@@ -44,6 +45,7 @@ class Output:
     images: torch.Tensor
     depths: torch.Tensor
     is_reference: torch.Tensor
+    low_pass_px: float = LOW_PASS_PX
 
 
 class Oracle:

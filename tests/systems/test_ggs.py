@@ -213,7 +213,7 @@ def test_splats_live_in_the_world_of_the_given_cameras(system, twisted_world):
     h, w = out.depths.shape[-2:]
     seen = render_gaussians(out.latent_gaussians, out.cameras.resized(h, w), low_pass=system.config.low_pass_px)
     torch.testing.assert_close(seen.depth, out.depths, rtol=1e-3, atol=1e-3)
-    assert len(out.gaussians) == 3 * SIZE * SIZE
+    assert len(out.gaussians) == (4 + 2) * SIZE**2  # two by two per reference pixel
     assert len(out.latent_gaussians) == 3 * h * w
 
 
@@ -272,7 +272,7 @@ def test_any_number_of_references(system, twisted_world, references):
 def test_references_alone_give_their_scene(system, twisted_world):
     out, _ = recorded_sample(system, twisted_world, [0, 2], [], steps=3)
     assert out.is_reference.all()
-    assert len(out.gaussians) == 2 * SIZE * SIZE
+    assert len(out.gaussians) == 2 * 4 * SIZE**2
     assert torch.equal(out.images, smooth_images(2))
     other, _ = recorded_sample(system, twisted_world, [0, 2], [], steps=1, seed=9)
     assert torch.equal(out.gaussians.means, other.gaussians.means)  # nothing is drawn

@@ -16,9 +16,9 @@ SPAN = DepthRange(near=0.3, far=30.0, spacing="log")
 SIZE = 32
 
 
-def decoder(features=6, channels=4, trained=False):
+def decoder(features=6, channels=4, trained=False, detail=1):
     torch.manual_seed(0)
-    network = SplatDecoderConfig(widths=(8, 8, 16)).build(features, channels, SPAN)
+    network = SplatDecoderConfig(widths=(8, 8, 16), reference_detail=detail).build(features, channels, SPAN)
     return shaken(network, 0.1) if trained else network
 
 
@@ -89,6 +89,29 @@ def test_an_untrained_reference_renders_to_itself():
     alone = decoder()(features, latents, evidence, cameras)[0][: SIZE * SIZE]
     seen = render_gaussians(alone, cameras[0, :1])
     assert psnr(seen.rgb[0], evidence.image[0, 0]) > 25
+
+
+def test_finer_reference_splats_show_the_same_picture_and_keep_depth_steps():
+    features, latents, evidence, cameras = evidence_case()
+    relative = torch.full_like(evidence.relative, 0.5)
+    relative[..., : SIZE // 2] = 0.3  # a step of depth: no splat may float between
+    evidence = dataclasses.replace(evidence, relative=relative)
+    for detail in (1, 2):
+        splats = decoder(detail=detail)(features, latents, evidence, cameras)[0]
+        first = dataclasses.replace(
+            splats,
+            **{
+                field.name: getattr(splats, field.name)[: (detail * SIZE) ** 2]
+                for field in dataclasses.fields(splats)
+                if getattr(splats, field.name) is not None
+            },
+        )
+        assert len(splats) == (detail * SIZE) ** 2 + 2 * SIZE**2
+        _, z = cameras[0, 0].project(first.means)
+        near, far = SPAN.depth(torch.tensor([0.3, 0.5]))
+        assert torch.minimum((z - near).abs(), (z - far).abs()).max() < 1e-3
+        seen = render_gaussians(first, cameras[0, :1], low_pass=0.075).rgb[0]
+        assert psnr(seen, evidence.image[0, 0]) > 30
 
 
 def test_a_reference_hides_what_another_reference_shows_better():

@@ -30,8 +30,6 @@ from latent3d.rendering.smoothing import smoothed
 from latent3d.rendering.splats import render_gaussians
 from latent3d.systems.ggs import GGSOutput
 
-DISPLAY_LOW_PASS_PX = 0.2
-"""Square pixels by which splats are widened for display: few gaps when enlarged, little blur."""
 FILM_SIDE = 256
 """Shorter side of the film in pixels; splats have no resolution of their own."""
 FILM_FPS = 24
@@ -58,7 +56,8 @@ class Scene:
     def render(self, cameras: Cameras) -> Rendering:
         """The splats as seen by cameras (V,)."""
         with torch.no_grad():
-            return render_gaussians(self.output.gaussians, cameras)
+            low_pass = self.output.low_pass_px
+            return render_gaussians(self.output.gaussians, cameras, low_pass=low_pass)
 
     def save(self, folder: str | Path, overwrite: bool = False, progress: Progress = quiet) -> Path:
         """Write the folder: it appears whole or not at all.
@@ -73,7 +72,7 @@ class Scene:
         """
         folder = Path(folder)
         output = self.output
-        shown = smoothed(output.gaussians, output.cameras, DISPLAY_LOW_PASS_PX)
+        shown = smoothed(output.gaussians, output.cameras, output.low_pass_px)
         step = progress("writing", 6)
         with output_folder(folder, overwrite) as place:
             with self.watch("splats"):

@@ -63,6 +63,9 @@ class SceneOutput(Protocol):
     @property
     def is_reference(self) -> Tensor: ...
 
+    @property
+    def low_pass_px(self) -> float: ...
+
 
 class SceneModel(Protocol):
     """Posed pictures and target cameras in, a scene out (see `latent3d.systems.ggs.GGSSystem`)."""
@@ -108,11 +111,11 @@ def predict(
     size = images.shape[-2:]
     depths = torch.nn.functional.interpolate(depths, size=size, mode="bilinear", align_corners=False)
     start = time.perf_counter()
-    seen = render_gaussians(output.gaussians, targets.to(device))
+    seen = render_gaussians(output.gaussians, targets.to(device), low_pass=output.low_pass_px)
     assert seen.rgb is not None
     splats = Prediction(seen.rgb.cpu(), seen.depth.cpu(), sampled + time.perf_counter() - start)
     start = time.perf_counter()
-    own = render_gaussians(output.gaussians, references.cameras.to(device))
+    own = render_gaussians(output.gaussians, references.cameras.to(device), low_pass=output.low_pass_px)
     own_depth = torch.where(own.alpha > MIN_ALPHA, own.depth, torch.zeros_like(own.depth)).cpu()
     warp = warp_references(replace(references, depths=own_depth), targets)
     return {

@@ -38,8 +38,10 @@ from latent3d.representations.views import Views
 from latent3d.systems.epipolar_transformer import epipolar_lines
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SceneContext
 from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
-from latent3d.systems.splat_head import lift_pixels
+from latent3d.systems.splat_head import lift_pixels, surface_frames
 
+CARRIED_SCALE = 0.4
+"""Standard deviation of carried splats, in steps between neighbouring pixels' points."""
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
 
@@ -182,9 +184,16 @@ class GGSSystem(nn.Module):
             return out
         color = F.avg_pool2d(references.flatten(0, 1), stride).unflatten(0, (b, -1))
         depth = self.config.depth_range.depth(relative[..., stride // 2 :: stride, stride // 2 :: stride])
-        splats = lift_pixels(cameras[:, index], depth, opacity=torch.full_like(depth, 0.95), color=color, scale_px=0.7)
-        small = cameras[:, rest].resized(height // stride, width // stride)
-        renders = [render_gaussians(scene, small[i], low_pass=0.1) for i, scene in enumerate(splats)]
+        small = cameras.resized(height // stride, width // stride)
+        sources, small = small[:, index], small[:, rest]
+        surface, stretch = surface_frames(sources, depth)
+        splats = lift_pixels(
+            sources, depth, color=color, quaternion=surface, scale_px=CARRIED_SCALE * stretch,
+            opacity=0.99 - 0.94 * shown_elsewhere(sources, depth),
+        )  # fmt: skip
+        renders = [
+            render_gaussians(scene, small[i], low_pass=self.config.low_pass_px) for i, scene in enumerate(splats)
+        ]
         rgb, alpha, depth = (stack(renders, name) for name in ("rgb", "alpha", "depth"))
         maps = torch.cat([rgb / alpha.clamp_min(1e-3), alpha, self.config.depth_range.relative(depth)], 2)
         maps = F.interpolate(maps.flatten(0, 1), size=(height, width), mode="bilinear").unflatten(0, (b, -1))
@@ -275,6 +284,7 @@ class GGSSystem(nn.Module):
             latents=z[0][back],
             cameras=cameras,
             is_reference=is_reference[back],
+            low_pass_px=self.config.decoder.low_pass_px,
         )
 
     # ---- training ---------------------------------------------------------------------------------------------------

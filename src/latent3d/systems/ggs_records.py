@@ -18,6 +18,7 @@ from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import VideoUNetConfig
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
+from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.representations.gaussians import Gaussians
 from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig
 from latent3d.systems.reference_geometry import ReferenceGeometryConfig
@@ -151,6 +152,7 @@ class GGSOutput:
         depths: z-depth rendered from the latent splats, (M, 1, h, w).
         latents: (M, c, h, w).
         cameras: (M,). is_reference: (M,).
+        low_pass_px: low-pass at which ``gaussians`` are to be rendered by cameras of this image size.
     """
 
     gaussians: Gaussians
@@ -160,3 +162,4 @@ class GGSOutput:
     latents: Float[Tensor, "m c h w"]
     cameras: Cameras
     is_reference: Bool[Tensor, " m"]
+    low_pass_px: float = LOW_PASS_PX

@@ -188,7 +188,8 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
     scenes = system.decode_3d(final.features, latents, context, final.depth_map)
     cameras = Cameras.cat([context.cameras, anchored(views, novel.cameras, role)], 1)
     chosen = torch.randperm(batch.shape[1], generator=generator)[: config.render_views]
-    renders = [render_gaussians(scene, cameras[i, chosen]) for i, scene in enumerate(scenes)]
+    low_pass = config.decoder.low_pass_px
+    renders = [render_gaussians(scene, cameras[i, chosen], low_pass=low_pass) for i, scene in enumerate(scenes)]
     rgb = stack(renders, "rgb")
     truth = batch.images[:, chosen]
     terms = {
@@ -272,7 +273,7 @@ def sheet(system: GGSSystem, batch: Views, stage: str, generator: torch.Generato
     ends = torch.tensor([0, m - 1]) if m > 2 else torch.tensor([0])
     rest = torch.tensor([i for i in range(m) if i not in ends.tolist()])
     out = system.sample(views[0][ends], views.cameras[0][rest], steps=8, seed=0)
-    splats = render_gaussians(out.gaussians, out.cameras)
+    splats = render_gaussians(out.gaussians, out.cameras, low_pass=out.low_pass_px)
     order = torch.cat([ends, rest])
     rows = {
         "truth": views.images[0][order],

@@ -10,12 +10,12 @@ Letters: b = scenes, m = views, c = channels, h/w = latent rows and columns, H/W
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
@@ -30,6 +30,10 @@ from latent3d.systems.reference_geometry import PlainBlock, ray_slopes, upsample
 from latent3d.systems.splat_head import lift_pixels, surface_frames
 
 
+SAME_SURFACE = 0.01
+"""Difference of depth coordinates (5 % of depth over two hundredfold depth) below which neighbours are one surface."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplatDecoderConfig(Config):
     """Attributes:
@@ -38,13 +42,19 @@ class SplatDecoderConfig(Config):
     scale_px: smallest, initial and largest standard deviation of a splat, in steps between neighbouring pixels' points.
     opacity_logits: initial opacity of a splat, and what full cover by other splats takes from it.
     sharpen: how much of the detail that splatting blurs away is added to the starting colours.
+    reference_detail: splats per side of a reference pixel. Opaque splats that overlap hide each other in depth order,
+        which shifts the picture by up to their size; smaller ones shift it less.
+    low_pass_px: low-pass in square pixels of the training image at which the scene is made to be rendered: the usual
+        0.3 of a viewer whose pictures are twice as large.
     """
 
     widths: tuple[int, ...] = (48, 80, 128)
     depth_step: float = 0.1
     scale_px: tuple[float, float, float] = (0.05, 0.4, 3.0)
     opacity_logits: tuple[float, float] = (4.5, 7.5)
-    sharpen: float = 0.8
+    sharpen: float = 0.4
+    reference_detail: int = 2
+    low_pass_px: float = 0.075
 
     def build(self, feature_channels: int, latent_channels: int, depth_range: DepthRange) -> SplatDecoder:
         return SplatDecoder(self, feature_channels, latent_channels, depth_range)
@@ -88,9 +98,32 @@ class PixelEvidence:
             2,
         )
 
+    @property
+    def reference_views(self) -> Bool[Tensor, " m"]:
+        """Which views are references."""
+        return self.is_reference[0, :, 0, 0, 0] > 0.5
+
+    def of(self, views: Bool[Tensor, " m"], detail: int = 1) -> PixelEvidence:
+        """The evidence of some views, on a grid ``detail`` times finer: colours and, within a surface, depth are
+        interpolated; across edges depth keeps its steps."""
+        parts = {field.name: getattr(self, field.name)[:, views] for field in fields(self)}
+        if detail == 1:
+            return PixelEvidence(**parts)
+
+        def enlarged(maps: Tensor, mode: str) -> Tensor:
+            b, m = maps.shape[:2]
+            return F.interpolate(maps.flatten(0, 1), scale_factor=detail, mode=mode).unflatten(0, (b, m))
+
+        fine = {name: enlarged(maps, "nearest") for name, maps in parts.items()}
+        fine["image"] = enlarged(parts["image"], "bicubic").clamp(0, 1)
+        smooth = enlarged(parts["relative"], "bilinear")
+        same = (smooth - fine["relative"]).abs() < SAME_SURFACE
+        fine["relative"] = torch.where(same, smooth, fine["relative"])
+        return PixelEvidence(**fine)
+
 
 class SplatDecoder(nn.Module):
-    """One splat per image pixel and view. Works at stride 2 and coarser; four pixels share a position there."""
+    """One splat per pixel of a generated view, several per reference pixel. Works at stride 2 and coarser; four pixels share a position there."""
 
     def __init__(
         self, config: SplatDecoderConfig, feature_channels: int, latent_channels: int, depth_range: DepthRange
@@ -120,7 +153,8 @@ class SplatDecoder(nn.Module):
         evidence: PixelEvidence,
         cameras: Cameras,
     ) -> list[Gaussians]:
-        """Splats of each scene, (m H W) of them, view by view and row by row, world coordinates.
+        """Splats of each scene in world coordinates: those of the references, then those of the generated views, each
+        view by view and row by row.
 
         Args:
             features: of T_epi at noise level zero.
@@ -135,8 +169,13 @@ class SplatDecoder(nn.Module):
         at8 = torch.cat([self.down8(at4), features.flatten(0, 1), latents.flatten(0, 1).to(at4.dtype)], 1)
         at4 = self.mix4(at4 + upsampled(self.up4(self.middle(self.merge(at8)))))
         at2 = self.mix2(at2 + upsampled(self.up2(at4)))
-        raw = F.pixel_shuffle(self.head(at2).float(), 2)
-        return self.activate(rearrange(raw, "(b m) c h w -> b m c h w", b=b), evidence, cameras)
+        raw = rearrange(F.pixel_shuffle(self.head(at2).float(), 2), "(b m) c h w -> b m c h w", b=b)
+        references = evidence.reference_views
+        parts = []
+        for views, detail in ((references, self.config.reference_detail), (~references, 1)):
+            fine = raw[:, views].repeat_interleave(detail, -1).repeat_interleave(detail, -2)
+            parts.append(self.activate(fine, evidence.of(views, detail), cameras[:, views]))
+        return [Gaussians.cat(list(pair)) for pair in zip(*parts, strict=True)]
 
     @full_precision
     def activate(self, raw: Float[Tensor, "b m 14 H W"], evidence: PixelEvidence, cameras: Cameras) -> list[Gaussians]:

@@ -29,7 +29,6 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.systems.reference_geometry import PlainBlock, ray_slopes, upsampled
 from latent3d.systems.splat_head import lift_pixels, surface_frames
 
-
 SAME_SURFACE = 0.01
 """Difference of depth coordinates (5 % of depth over two hundredfold depth) below which neighbours are one surface."""
 
@@ -123,7 +122,8 @@ class PixelEvidence:
 
 
 class SplatDecoder(nn.Module):
-    """One splat per pixel of a generated view, several per reference pixel. Works at stride 2 and coarser; four pixels share a position there."""
+    """One splat per pixel of a generated view, several per reference pixel. Works at stride 2 and coarser; four pixels
+    share a position there."""
 
     def __init__(
         self, config: SplatDecoderConfig, feature_channels: int, latent_channels: int, depth_range: DepthRange

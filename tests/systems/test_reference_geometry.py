@@ -89,6 +89,34 @@ def test_an_untrained_network_matches_patches_of_a_textured_plane(bin_):
     assert (cost.argmax(2)[inside] == bin_).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("wrong_by", [-2, 0, 3])
+def test_the_second_sweep_finds_the_plane_around_a_wrong_estimate(wrong_by):
+    """Before any training, patches of stride 2 agree best at the hypothesis that undoes the error of the start."""
+    net = network(fine_hypotheses=9, fine_step=0.5)
+    depth = float(SPAN.depth(torch.tensor(0.5)))
+    cameras = sidestep(0.25 * depth, 64)  # sixteen pixels of disparity
+    images = 0.5 + 0.2 * plane_waves(cameras, depth, 3, 64, 40 / depth)
+    offsets = net.fine_offsets(images)
+    start = torch.full((1, 2, 1, 32, 32), 0.5) - offsets[4 + wrong_by]
+    near, share = net.match_near(start, torch.zeros(1, 2, 16, 32, 32), images, cameras)
+    assert near.shape == share.shape == (1, 2, 9, 32, 32)
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[2:-2, 12:-12] = True
+    inside = inside & (share[:, :, 4 + wrong_by] == 1)
+    assert inside.float().mean() > 0.1
+    assert (near.argmax(2)[inside] == 4 + wrong_by).float().mean() > 0.9
+
+
+def test_a_single_reference_has_no_second_sweep():
+    near, share = network().match_near(
+        torch.full((2, 1, 1, 16, 16), 0.5), torch.randn(2, 1, 16, 16, 16), torch.rand(2, 1, 3, 32, 32),
+        batched(walk_cameras(1), 2),
+    )  # fmt: skip
+    assert near.shape == (2, 1, 13, 16, 16)
+    assert not near.any()
+    assert not share.any()
+
+
 def test_match_features_are_unit_vectors_but_for_patches_without_contrast():
     net = network()
     images = torch.full((1, 1, 3, 32, 32), 0.7)

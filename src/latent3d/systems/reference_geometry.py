@@ -39,6 +39,9 @@ class ReferenceGeometryConfig(Config):
         widths: channels at strides 2, 4, 8 and 16.
         match_channels: width of the matching features.
         heads: attention heads at stride 16, over the tokens of all references.
+        fine_hypotheses: depths around the coarse estimate that the second sweep compares, at stride 2.
+        fine_step: distance between them, in bins of the coarse sweep.
+        fine_channels: width of the second sweep's learned features.
     """
 
     depth_range: DepthRange = DepthRange(near=0.3, far=50.0, spacing="log")
@@ -46,6 +49,9 @@ class ReferenceGeometryConfig(Config):
     widths: tuple[int, ...] = (32, 64, 128, 192)
     match_channels: int = 32
     heads: int = 6
+    fine_hypotheses: int = 13
+    fine_step: float = 0.25
+    fine_channels: int = 16
 
     def build(self) -> ReferenceGeometry:
         return ReferenceGeometry(self)
@@ -96,7 +102,12 @@ class ReferenceGeometry(nn.Module):
         self.to_logits = nn.Conv2d(w4, bins, 3, padding=1)
         self.cost_gain = nn.Parameter(torch.tensor(1.0))
         self.up2 = nn.Conv2d(w4 + 1, w2, 1)
-        self.mix2 = PlainBlock(w2)
+        self.to_fine_match = nn.Conv2d(w2, config.fine_channels, 1)
+        self.fine_share = nn.Parameter(torch.tensor(-1.0))
+        self.fine_temperature = nn.Parameter(torch.tensor(2.0))
+        self.fuse2 = zero_init(nn.Conv2d(2 * config.fine_hypotheses, w2, 1))
+        self.mix2 = nn.Sequential(PlainBlock(w2), PlainBlock(w2))
+        self.to_fine_logits = zero_init(nn.Conv2d(w2, config.fine_hypotheses, 3, padding=1))
         self.refine = zero_init(nn.Conv2d(w2, 4 * 2, 3, padding=1))
 
     def forward(
@@ -127,9 +138,16 @@ class ReferenceGeometry(nn.Module):
         centres = (torch.arange(self.config.hypotheses, device=images.device) + 0.5) / self.config.hypotheses
         # a sum of products, not a matrix product: autocast would round r to 8 bits, 2 % of depth
         coarse = (logits.softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
-        at2 = self.mix2(fine + upsampled(self.up2(torch.cat([at4, coarse.to(at4.dtype)], 1))))
+        start = upsampled(coarse)
+        learned = self.to_fine_match(fine).unflatten(0, images.shape[:2])
+        near, near_valid = self.match_near(start.detach().unflatten(0, images.shape[:2]), learned, images, cameras)
+        near, near_valid = near.flatten(0, 1), near_valid.flatten(0, 1)
+        at2 = fine + upsampled(self.up2(torch.cat([at4, coarse.to(at4.dtype)], 1)))
+        at2 = self.mix2(at2 + self.fuse2(torch.cat([near, near_valid], 1).to(at2.dtype)))
+        shares = (self.to_fine_logits(at2).float() + near).softmax(1)
+        middle = start + (shares * self.fine_offsets(shares)[:, None, None]).sum(1, keepdim=True)
         step, spread = F.pixel_shuffle(self.refine(at2).float(), 2).chunk(2, 1)
-        relative = F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.1 * step
+        relative = F.interpolate(middle, size=(height, width), mode="bilinear") + 0.1 * step
         return ReferenceGeometryOutput(
             *(
                 rearrange(t, "(b k) c h w -> b k c h w", b=b)
@@ -144,9 +162,7 @@ class ReferenceGeometry(nn.Module):
         Patches without contrast get short vectors: they agree with nothing rather than with everything.
         """
         b, k = images.shape[:2]
-        patches = F.unfold(images.flatten(0, 1).float(), 8, stride=4, padding=2)
-        patches = patches - rearrange(patches, "n (c p) q -> n c p q", c=3).mean(2).repeat_interleave(64, 1)
-        patches = patches / (patches.square().sum(1, keepdim=True) + patches.shape[1] * PATCH_NOISE**2).sqrt()
+        patches = normalized_patches(images.flatten(0, 1), 8, 4)
         share = torch.sigmoid(self.learned_share)
         learned = F.normalize(learned.float(), dim=2)
         return torch.cat([share.sqrt() * learned, (1 - share).sqrt() * patches.unflatten(0, (b, k))], 2)
@@ -177,6 +193,42 @@ class ReferenceGeometry(nn.Module):
             count = count + valid
         return self.temperature.exp() * total / count.clamp_min(1), count / (k - 1)
 
+    def fine_offsets(self, like: Tensor) -> Float[Tensor, " s"]:
+        """Where the second sweep looks, as differences of the depth coordinate."""
+        count = self.config.fine_hypotheses
+        place = torch.arange(count, device=like.device, dtype=torch.float32) - (count - 1) / 2
+        return place * self.config.fine_step / self.config.hypotheses
+
+    def match_near(
+        self, start: Float[Tensor, "b k 1 h w"], learned: Float[Tensor, "b k c h w"], images: Tensor, cameras: Cameras
+    ) -> tuple[Tensor, Tensor]:
+        """Second sweep, at stride 2 and only around the coarse estimate ``start`` of the depth coordinate (the cascade
+        of CasMVSNet, Gu et al. 2020): learned similarity and correlation of grey 6x6 patches, as in `match`.
+
+        Returns:
+            correlation and share of valid others, both (b, k, s, h, w); all zero for a single reference.
+        """
+        b, k, _, h, w = start.shape
+        total = start.new_zeros(b, k, self.config.fine_hypotheses, h, w)
+        count = torch.zeros_like(total)
+        if k == 1:
+            return total, count
+        depths = self.config.depth_range.depth((start + self.fine_offsets(start)[:, None, None]).clamp(0, 1))
+        share = torch.sigmoid(self.fine_share)
+        grey = normalized_patches(images.flatten(0, 1).mean(1, keepdim=True), 6, 2)
+        grey = rearrange(grey, "(b k) c (h w) -> b k c h w", b=b, h=h)
+        learned = F.normalize(learned.float(), dim=2)
+        for shift in range(1, k):
+            others = torch.arange(k, device=start.device).roll(-shift)
+            positions, valid = plane_sweep_positions(cameras, cameras[:, others], depths, h, w)
+            grid = rearrange(positions, "b k s h w p -> (b k) (s h) w p") / positions.new_tensor([w, h]) * 2 - 1
+            for weight, features in ((share, learned), (1 - share, grey)):
+                there = F.grid_sample(features[:, others].flatten(0, 1), grid, align_corners=False)
+                there = there.unflatten(2, (-1, h)) * features.flatten(0, 1)[:, :, None]
+                total = total + weight * there.sum(1).unflatten(0, (b, k)) * valid
+            count = count + valid
+        return self.fine_temperature.exp() * total / count.clamp_min(1), count / (k - 1)
+
     def training_terms(
         self, images: Float[Tensor, "b k 3 H W"], cameras: Cameras, depths: Float[Tensor, "b k 1 H W"]
     ) -> dict[str, Tensor]:
@@ -196,6 +248,15 @@ class ReferenceGeometry(nn.Module):
             "edges": scale * (_edge_error(out.relative - truth) if bool(known.all()) else error.new_zeros(())),
             "spread": ((error.detach() / out.spread + out.spread.log()) * weight).mean(),
         }
+
+
+def normalized_patches(images: Float[Tensor, "n c H W"], side: int, stride: int) -> Float[Tensor, "n p q"]:
+    """Patches of ``side`` pixels around cells of ``stride`` pixels as unit vectors of zero mean per colour. Patches
+    without contrast get short vectors."""
+    patches = F.unfold(images.float(), side, stride=stride, padding=(side - stride) // 2)
+    colors = rearrange(patches, "n (c p) q -> n c p q", c=images.shape[1])
+    patches = (colors - colors.mean(2, keepdim=True)).flatten(1, 2)
+    return patches / (patches.square().sum(1, keepdim=True) + patches.shape[1] * PATCH_NOISE**2).sqrt()
 
 
 class PlainBlock(nn.Module):

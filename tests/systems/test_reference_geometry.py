@@ -112,7 +112,7 @@ def test_a_single_reference_has_no_second_sweep():
         torch.full((2, 1, 1, 16, 16), 0.5), torch.randn(2, 1, 16, 16, 16), torch.rand(2, 1, 3, 32, 32),
         batched(walk_cameras(1), 2),
     )  # fmt: skip
-    assert near.shape == (2, 1, 13, 16, 16)
+    assert near.shape == (2, 1, 9, 16, 16)
     assert not near.any()
     assert not share.any()
 

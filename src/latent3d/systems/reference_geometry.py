@@ -49,8 +49,8 @@ class ReferenceGeometryConfig(Config):
     widths: tuple[int, ...] = (32, 64, 128, 192)
     match_channels: int = 32
     heads: int = 6
-    fine_hypotheses: int = 13
-    fine_step: float = 0.25
+    fine_hypotheses: int = 9
+    fine_step: float = 0.33
     fine_channels: int = 16
 
     def build(self) -> ReferenceGeometry:
@@ -162,7 +162,9 @@ class ReferenceGeometry(nn.Module):
         Patches without contrast get short vectors: they agree with nothing rather than with everything.
         """
         b, k = images.shape[:2]
-        patches = normalized_patches(images.flatten(0, 1), 8, 4)
+        patches = F.unfold(images.flatten(0, 1).float(), 8, stride=4, padding=2)
+        patches = patches - rearrange(patches, "n (c p) q -> n c p q", c=3).mean(2).repeat_interleave(64, 1)
+        patches = patches / (patches.square().sum(1, keepdim=True) + patches.shape[1] * PATCH_NOISE**2).sqrt()
         share = torch.sigmoid(self.learned_share)
         learned = F.normalize(learned.float(), dim=2)
         return torch.cat([share.sqrt() * learned, (1 - share).sqrt() * patches.unflatten(0, (b, k))], 2)
@@ -203,7 +205,7 @@ class ReferenceGeometry(nn.Module):
         self, start: Float[Tensor, "b k 1 h w"], learned: Float[Tensor, "b k c h w"], images: Tensor, cameras: Cameras
     ) -> tuple[Tensor, Tensor]:
         """Second sweep, at stride 2 and only around the coarse estimate ``start`` of the depth coordinate (the cascade
-        of CasMVSNet, Gu et al. 2020): learned similarity and correlation of grey 6x6 patches, as in `match`.
+        of CasMVSNet, Gu et al. 2020): learned similarity and correlation of grey 6x6 patches.
 
         Returns:
             correlation and share of valid others, both (b, k, s, h, w); all zero for a single reference.
@@ -215,8 +217,8 @@ class ReferenceGeometry(nn.Module):
             return total, count
         depths = self.config.depth_range.depth((start + self.fine_offsets(start)[:, None, None]).clamp(0, 1))
         share = torch.sigmoid(self.fine_share)
-        grey = normalized_patches(images.flatten(0, 1).mean(1, keepdim=True), 6, 2)
-        grey = rearrange(grey, "(b k) c (h w) -> b k c h w", b=b, h=h)
+        with torch.autocast(images.device.type, enabled=False):
+            grey = cosine_patches(images.flatten(0, 1).mean(1, keepdim=True), 6, 2, 4).unflatten(0, (b, k))
         learned = F.normalize(learned.float(), dim=2)
         for shift in range(1, k):
             others = torch.arange(k, device=start.device).roll(-shift)
@@ -250,13 +252,15 @@ class ReferenceGeometry(nn.Module):
         }
 
 
-def normalized_patches(images: Float[Tensor, "n c H W"], side: int, stride: int) -> Float[Tensor, "n p q"]:
-    """Patches of ``side`` pixels around cells of ``stride`` pixels as unit vectors of zero mean per colour. Patches
-    without contrast get short vectors."""
-    patches = F.unfold(images.float(), side, stride=stride, padding=(side - stride) // 2)
-    colors = rearrange(patches, "n (c p) q -> n c p q", c=images.shape[1])
-    patches = (colors - colors.mean(2, keepdim=True)).flatten(1, 2)
-    return patches / (patches.square().sum(1, keepdim=True) + patches.shape[1] * PATCH_NOISE**2).sqrt()
+def cosine_patches(images: Float[Tensor, "n 1 H W"], side: int, stride: int, waves: int) -> Float[Tensor, "n q h w"]:
+    """Patches of ``side`` pixels around cells of ``stride`` pixels: their lowest ``waves`` x ``waves`` cosine
+    coefficients but the mean, as unit vectors. Patches without contrast get short vectors."""
+    place = (torch.arange(side, device=images.device) + 0.5) * torch.pi / side
+    wave = torch.cos(torch.arange(waves, device=images.device)[:, None] * place) * (2 / side) ** 0.5
+    wave[0] *= 0.5**0.5
+    kernels = torch.einsum("ai,bj->abij", wave, wave).flatten(0, 1)[1:, None]
+    values = F.conv2d(images.float(), kernels, stride=stride, padding=(side - stride) // 2)
+    return values / (values.square().sum(1, keepdim=True) + side**2 * PATCH_NOISE**2).sqrt()
 
 
 class PlainBlock(nn.Module):

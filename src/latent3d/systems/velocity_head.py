@@ -21,7 +21,7 @@ from latent3d.nn.layers import NoiseEmbedding, ResBlock2d, zero_init
 class VelocityHeadConfig(Config):
     """Attributes:
     width, blocks: of the residual network.
-    render_error: initial standard deviation of the latent that the splats render, against the true one.
+    render_error: initial standard deviation, per channel, of the latent that the splats render, against the true one.
     """
 
     width: int = 128
@@ -39,7 +39,8 @@ class VelocityHead(nn.Module):
         super().__init__()
         width = config.width
         self.to_latent = nn.Conv2d(features, latent_channels, 1)
-        self.log_error = nn.Parameter(torch.tensor(math.log(config.render_error)))
+        # Per channel: splats render a latent's smooth channels far better than its fine ones.
+        self.log_error = nn.Parameter(torch.full((latent_channels, 1, 1), math.log(config.render_error)))
         self.noise = NoiseEmbedding(width)
         self.conv_in = nn.Conv2d(features + 1 + latent_channels + 1, width, 3, padding=1)
         self.blocks = nn.ModuleList([ResBlock2d(width, cond_dim=width) for _ in range(config.blocks)])

@@ -70,6 +70,9 @@ class Oracle:
             is_reference=torch.arange(k + len(targets)) < k,
         )
 
+    def round_trip(self, images: torch.Tensor) -> torch.Tensor:
+        return (images * 16).round() / 16
+
 
 def _lift(views: Views) -> Gaussians:
     depths = views.depths.flatten()
@@ -124,6 +127,15 @@ def test_the_oracle_reaches_the_true_depth_warp(oracle_run):
     assert warp - 6 < _mean(record, "warp_model_depth@1", "psnr") < warp + 0.5
 
 
+def test_the_autoencoder_row_scores_the_true_pictures_restored(oracle_run):
+    _, _, record = oracle_run
+    clips = [plane_clip(size=SIZE, seed=index) for index in range(2)]
+    errors = [(((clip.images[1:-1] * 16).round() / 16 - clip.images[1:-1]) ** 2).mean((1, 2, 3)) for clip in clips]
+    expected = torch.stack([-10 * error.log10() for error in errors]).mean().item()
+    assert _mean(record, "autoencoder", "psnr") == pytest.approx(expected, abs=1e-3)
+    assert _mean(record, "autoencoder", "abs_rel") is None
+
+
 def test_the_truth_row_is_perfect(oracle_run):
     record = oracle_run[2]
     assert _mean(record, "truth", "tsed") == 1
@@ -159,8 +171,8 @@ def test_the_table_has_every_method_and_never_says_fid(oracle_run):
 
 def test_the_sheet_has_a_row_per_scene(oracle_run):
     with Image.open(oracle_run[0] / "ggs_two_ref_planes.png") as picture:
-        # references 2, truth, warp, splats, decoded, model warp, true depth, depth of splats
-        assert picture.size[0] == 9 * (SIZE + 4) - 4
+        # references 2, truth, warp, autoencoder, splats, decoded, model warp, true depth, depth of splats
+        assert picture.size[0] == 10 * (SIZE + 4) - 4
         assert picture.size[1] > 2 * SIZE
         assert np.asarray(picture).std() > 20
 

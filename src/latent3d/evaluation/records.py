@@ -19,7 +19,7 @@ from latent3d.evaluation.features import score_name
 from latent3d.evaluation.scoring import METRICS, NEAREST, TRUTH
 from latent3d.io.cards import machine, versions
 
-METRIC_VERSION = 1
+METRIC_VERSION = 2
 """Raised whenever a metric changes its value for the same input."""
 BOOTSTRAP_DRAWS = 2000
 COLUMNS = {

@@ -34,7 +34,7 @@ from latent3d.evaluation.protocols import (
 )
 from latent3d.evaluation.records import METRIC_VERSION, build_record, markdown
 from latent3d.evaluation.scene_cache import SceneCache
-from latent3d.evaluation.scoring import NEAREST, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
+from latent3d.evaluation.scoring import NEAREST, ROUND_TRIP, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
 from latent3d.evaluation.visibility import SEEN_TOLERANCE
 from latent3d.geometry.cameras import Cameras
 from latent3d.hardware import has_bf16
@@ -71,6 +71,10 @@ class SceneModel(Protocol):
     """Posed pictures and target cameras in, a scene out (see `latent3d.systems.ggs.GGSSystem`)."""
 
     def sample(self, references: Views, targets: Cameras, *, steps: int, seed: int, bf16: bool) -> SceneOutput: ...
+
+    def round_trip(self, images: Tensor) -> Tensor:
+        """Pictures (M, 3, H, W) through the image autoencoder."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +199,8 @@ def evaluate(
         task = SceneTask.from_clip(source.scene(index), protocol, config.seen_tolerance)
         predictions = baselines(task)
         if model is not None:
+            restored = model.round_trip(task.targets.images.to(device))
+            predictions[ROUND_TRIP] = Prediction(restored.cpu(), None)
             for steps in config.steps:
                 answers = predict(model, task, steps, config.seed + index, device, config.bf16)
                 predictions |= {f"{name}@{steps}": answer for name, answer in answers.items()}

@@ -35,6 +35,8 @@ METRICS = (
 
 TRUTH, NEAREST, TRUE_WARP = "truth", "nearest_reference", "warp_true_depth"
 """Names of the methods that need no model."""
+ROUND_TRIP = "autoencoder"
+"""The true pictures through the model's image autoencoder: what decoded latents can reach at best."""
 
 
 @dataclass(frozen=True)

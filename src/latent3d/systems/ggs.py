@@ -287,6 +287,11 @@ class GGSSystem(nn.Module):
             low_pass_px=self.config.decoder.low_pass_px,
         )
 
+    @torch.no_grad()
+    def round_trip(self, images: Float[Tensor, "m 3 H W"]) -> Float[Tensor, "m 3 H W"]:
+        """Pictures in [0, 1] encoded and decoded again: what decoded latents can reach at best."""
+        return self.vae.decode(self.vae.encode(images)).float().clamp(0, 1)
+
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def stages(self) -> tuple[str, ...]:

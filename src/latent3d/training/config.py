@@ -126,7 +126,8 @@ class DataConfig(Config):
         return self._worlds("train", stage, seed, self.workers, rank, world_size)
 
     def validation(self, stage: StageConfig) -> Stream:
-        """Fixed batches, the same for every run."""
+        """Fixed batches, the same for every run, in their own colours and whole."""
+        stage = stage.replace(sampling=stage.sampling.replace(recolor=0.0, zoom=1.0))
         if self.val_bank:
             return BankStream(self.val_bank, stage.batch_size, stage.sampling, 0)
         return self._worlds("val", stage, 0, 0)

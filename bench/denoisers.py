@@ -3,10 +3,10 @@
     python bench/denoisers.py [--threads 2]
     python bench/denoisers.py --train OUT --minutes 20 --bank DIR --val DIR
 
-Speed: forward + backward of 4 scenes of 8 frames at the model's latent size, bf16 autocast; processor time, median of 7.
+Speed: forward + backward of 4 scenes of 8 frames at the model's latent size, bf16 autocast; processor time, median.
 Training: both from random weights for the same time at once, one thread each, as the twin without 3D (v from their own
-output layer, same inputs as in the full system); image autoencoder and reference geometry are the shipped ones. Then the
-error of v and of z0 on held-back clips with fixed noise, by noise level. A folder that holds such runs is continued.
+output layer, same inputs as in the full system); image autoencoder and reference geometry are the shipped ones. Then
+the mean squared error of z0 on held-back clips with fixed noise, by noise level. A folder with such runs is continued.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.presets import ggs_rooms
-from latent3d.systems.ggs import GGSConfig, GGSSystem
+from latent3d.systems.ggs import GGSConfig
 from latent3d.systems.ggs_training import encode
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
@@ -34,7 +34,8 @@ LEVELS = (1.0, 4.0, 20.0, 80.0)
 
 def speed(name: str) -> str:
     """A line of the speed table."""
-    system: GGSConfig = ggs_rooms(name).system
+    system = ggs_rooms(name).system
+    assert isinstance(system, GGSConfig)
     network = system.denoiser.build()
     side = system.height // 8
     shape = (4, 8, system.vae.latent_channels, side, side)
@@ -86,14 +87,15 @@ def train_one(config: TrainConfig, out: Path, minutes: float) -> None:
 
 
 @torch.no_grad()
-def held_back(config: TrainConfig, run: Path, batches: int = 4) -> tuple[int, dict[float, tuple[float, float]]]:
-    """Steps trained, and by noise level the mean squared error of v and of z0 on targets, one reference of six views."""
+def held_back(config: TrainConfig, run: Path, batches: int = 4) -> tuple[int, dict[float, float]]:
+    """Steps trained, and by noise level the mean squared error of z0 on targets; one reference of six views."""
     state, tensors = load_checkpoint(list_checkpoints(run / "checkpoints")[-1])
-    system: GGSSystem = config.system.build()
+    assert isinstance(config.system, GGSConfig)
+    system = config.system.build()
     system.load_state_dict(tensors["model"] | tensors["ema"])
     system.eval()
     stream = config.data.validation(config.stages[0])
-    errors: dict[float, list[tuple[float, float]]] = {level: [] for level in LEVELS}
+    errors: dict[float, list[float]] = {level: [] for level in LEVELS}
     for number in range(batches):
         batch = stream.batch(number)
         role = torch.arange(batch.shape[1]) == 0
@@ -111,12 +113,8 @@ def held_back(config: TrainConfig, run: Path, batches: int = 4) -> tuple[int, di
                 )  # fmt: skip
                 velocity = system.denoiser.velocity(features)
             estimate = c_skip(level) * noisy + c_out(level) * velocity.float()
-            error = (estimate - clean)[:, target].square().mean()
-            errors[sigma].append((float(error / c_out(torch.tensor(sigma)) ** 2), float(error)))
-    means = {
-        level: tuple(statistics.mean(column) for column in zip(*rows, strict=True)) for level, rows in errors.items()
-    }
-    return state["step"], means
+            errors[sigma].append(float((estimate - clean)[:, target].square().mean()))
+    return state["step"], {level: statistics.mean(values) for level, values in errors.items()}
 
 
 def compare(out: Path, minutes: float, bank: Path, val: Path) -> None:
@@ -133,7 +131,7 @@ def compare(out: Path, minutes: float, bank: Path, val: Path) -> None:
     print("|---" * (2 + len(LEVELS)) + "|")
     for name in DENOISERS:
         steps, errors = held_back(configs[name], out / name)
-        print(f"| {name} | {steps} | " + " | ".join(f"{errors[level][1]:.3f}" for level in LEVELS) + " |", flush=True)
+        print(f"| {name} | {steps} | " + " | ".join(f"{errors[level]:.3f}" for level in LEVELS) + " |", flush=True)
 
 
 def main() -> None:

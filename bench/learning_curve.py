@@ -2,13 +2,14 @@
 
     python bench/learning_curve.py RUN [RUN ...] --stage geometry --terms depth [--bins 6]
 
-Rows are terms, columns equal stretches of steps; a cell is the mean of the term over its stretch. Runs given together are
-one after the other: their steps are added.
+Rows are terms, columns equal stretches of steps; a cell is the mean of the term over its stretch. Runs given together
+follow each other: their steps are added.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,7 @@ def table(runs: list[Path], stage: str, terms: list[str], bins: int) -> str:
         steps, values = curve(runs, stage, term)
         edges = np.linspace(0, steps[-1], bins + 1).round().astype(int)
         if not lines:
-            lines = [
-                f"| {stage}, steps | " + " | ".join(f"{a}-{b}" for a, b in zip(edges, edges[1:], strict=False)) + " |"
-            ]
+            lines = [f"| {stage}, steps | " + " | ".join(f"{a}-{b}" for a, b in pairwise(edges)) + " |"]
             lines.append("|---" * (bins + 1) + "|")
         place = np.digitize(steps, edges[1:-1], right=True)
         cells = [f"{values[place == i].mean():.3f}" if (place == i).any() else "-" for i in range(bins)]

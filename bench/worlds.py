@@ -2,7 +2,7 @@
 
     python bench/worlds.py [--scenes 16] [--views 8] [--size 128]
 
-Speed is processor time per scene on one core. The spectrum's slope is that of log amplitude over log frequency, averaged
+Speed is processor time per scene on one core. The spectrum's slope is that of log amplitude over log frequency, mean
 over directions, between 4 and 48 cycles per picture; photographs have about -1.2. Mean and deviation are of grey levels
 in [0, 1], saturation is (max - min) / max of the channels.
 """

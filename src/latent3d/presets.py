@@ -55,9 +55,9 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
 def ggs_stages() -> tuple[StageConfig, ...]:
     """The stages of `ggs_rooms` in order, with the budgets of a full run; what shipped weights had is in their card."""
     frames = ViewSampling(mode="frames", views=1, mirror=0.5)
-    pairs = ViewSampling(mode="frames", views=3, mirror=0.5)
+    pairs = ViewSampling(mode="frames", views=3, mirror=0.5, recolor=0.6, zoom=1.4)
     video = ViewSampling(mode="path", views=8, reverse=0.5, mirror=0.5)
-    novel = ViewSampling(mode="path", views=8, novel=2, reverse=0.5, mirror=0.5)
+    novel = ViewSampling(mode="path", views=8, novel=2, reverse=0.5, mirror=0.5, recolor=0.4)
     return (
         StageConfig(
             name="vae", steps=3000, batch_size=16, learning_rate=1e-3, autocast="bf16", sampling=frames,

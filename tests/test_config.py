@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latent3d import presets
 from latent3d.config import Config
+from latent3d.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,15 @@ def test_unknown_key_names_the_nearest_known_one():
         ModelConfig.from_dict({"name": "x", "stem": {"widht": 4}})
     with pytest.raises(ValueError, match="no key 'zzz'; known keys: heads, rate"):
         AttentionConfig.from_dict({"zzz": 1})
+
+
+def test_a_field_of_a_base_class_takes_any_subclass_that_is_imported():
+    config = presets.ggs_rooms_tiny()
+    again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert type(again.system).__name__ == "GGSConfig"
+    with pytest.raises(ValueError, match="unknown part 'NoSuchConfig'"):
+        TrainConfig.from_dict({"system": {"type": "NoSuchConfig"}, "stages": []})
 
 
 def test_missing_key_and_foreign_type_are_errors():

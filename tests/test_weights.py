@@ -14,12 +14,20 @@ from torch import nn
 
 from latent3d import weights
 from latent3d.config import Config
-from latent3d.weights import find_shipped, load_into, load_weights, save_weights, weights_hash
+from latent3d.weights import find_shipped, load_into, load_module, load_weights, save_weights, weights_hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig(Config):
     width: int = 30
+
+    def build(self):
+        return net(self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherConfig(Config):
+    depth: int = 1
 
 
 def net(width=30):
@@ -89,6 +97,19 @@ def test_wrong_requests_are_refused(tmp_path):
         save_weights(tmp_path / "w", net(), NetConfig(), max_shard_bytes=100)
     with pytest.raises(ValueError, match="contains '#'"):
         save_weights(tmp_path / "w", {"a#b": torch.zeros(999, 9)}, NetConfig(), max_shard_bytes=1000)
+
+
+def test_a_module_comes_back_from_its_folder_alone(saved, tmp_path):
+    module, card = load_module(saved, NetConfig)
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), net().state_dict().values(), strict=True)
+    )
+    assert card == {"licence": "Apache-2.0"}
+    with pytest.raises(ValueError, match=r"the weights in '.*w' are not of the Other model of this version"):
+        load_module(saved, OtherConfig)
+    other = save_weights(tmp_path / "wide", net(31), NetConfig(), {})
+    with pytest.raises(ValueError, match=r"do not fit|shape"):
+        load_module(other, NetConfig)
 
 
 def test_load_into_names_what_differs():

@@ -82,11 +82,7 @@ def _revive(hint: Any, value: Any) -> Any:
             return None
         configs = [arg for arg in args if isinstance(arg, type) and issubclass(arg, Config)]
         if configs and isinstance(value, dict):
-            by_name = {config.__name__: config for config in configs}
-            tag = value.get("type", configs[0].__name__)
-            if tag not in by_name:
-                raise ValueError(f"unknown part '{tag}'; choose one of {', '.join(by_name)}")
-            return by_name[tag].from_dict(value)
+            return _revive_config(configs, value)
         others = [arg for arg in args if arg is not type(None)]
         return _revive(others[0], value) if len(others) == 1 else value
     if origin is typing.Literal and value not in args:
@@ -98,7 +94,7 @@ def _revive(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Config):
         if not isinstance(value, dict):
             raise _WrongTypeError(f"must be the configuration of a {hint.__name__}, found {value!r}")
-        return hint.from_dict(value)
+        return _revive_config([hint], value)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise _WrongTypeError(f"must be a list, found {value!r}")
@@ -109,3 +105,17 @@ def _revive(hint: Any, value: Any) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: _revive(args[1], item) for key, item in value.items()}
     return value
+
+
+def _revive_config(bases: list[type[Config]], value: dict[str, Any]) -> Config:
+    """A config of the class that the dictionary's ``type`` names: one of ``bases`` or a subclass that is imported."""
+    by_name: dict[str, type[Config]] = {}
+    rest = list(bases)
+    while rest:
+        base = rest.pop(0)
+        by_name.setdefault(base.__name__, base)
+        rest += base.__subclasses__()
+    tag = value.get("type", bases[0].__name__)
+    if tag not in by_name:
+        raise ValueError(f"unknown part '{tag}'; choose one of {', '.join(by_name)}")
+    return by_name[tag].from_dict(value)

@@ -99,6 +99,26 @@ def load_weights(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any],
     return state, head["config"], card
 
 
+def load_module(folder: str | Path, config: type[Config]) -> tuple[Any, dict[str, Any]]:
+    """The module that a weights folder holds, built from its own configuration and filled strictly, and its card.
+
+    Args:
+        config: class of the configuration; it has ``build()``.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights` and `load_into`, or for a configuration of another kind or
+            version.
+    """
+    state, values, card = load_weights(folder)
+    try:
+        module = config.from_dict(values).build()  # type: ignore[attr-defined]
+    except (ValueError, TypeError) as error:
+        kind = config.__name__.removesuffix("Config")
+        raise ValueError(f"the weights in '{folder}' are not of the {kind} model of this version: {error}") from error
+    load_into(module, state, f"'{folder}'")
+    return module, card
+
+
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str | Path = "the weights") -> None:
     """Copy a state dict into a module, strictly; values are cast to the module's dtypes and devices.
 

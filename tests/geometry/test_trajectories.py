@@ -12,6 +12,7 @@ from latent3d.geometry.trajectories import (
     dolly,
     interpolate_poses,
     orbit,
+    path_depth,
     spiral,
     spline,
     trajectory,
@@ -172,3 +173,10 @@ def test_bad_requests_say_what_to_do():
             trajectory("dolly", 4, depth=depth)
     with pytest.raises(ValueError, match=r"below 0\.9"):
         walk(4, strength=4.0)
+
+
+def test_the_depth_that_scales_a_path_is_the_median_unless_most_is_far_away():
+    room = torch.linspace(2, 4, 101)
+    assert path_depth(room) == pytest.approx(3.0, abs=0.01)
+    outdoors = torch.cat([torch.full((30,), 1.5), torch.full((70,), 30.0)])
+    assert path_depth(outdoors) == pytest.approx(3.0)

@@ -185,7 +185,7 @@ def test_the_categorical_head_draws_buckets_by_their_probability():
     drawn = head.depth_of(raw, zero, zero, noise)
     bucket = (drawn.relative.flatten() * 6).floor().long()
     assert torch.bincount(bucket, minlength=6).tolist() == [100, 400, 50, 250, 150, 50]
-    torch.testing.assert_close(drawn.factor.flatten(), logits.exp()[bucket])
+    torch.testing.assert_close(drawn.factor.flatten(), logits.exp()[bucket] / head.config.depth.samples)
     torch.testing.assert_close(drawn.relative.flatten(), (bucket + 0.5) / 6)
     likely = head.depth_of(raw, zero, zero, None)
     assert likely.relative.item() == pytest.approx(1.5 / 6)

@@ -53,7 +53,7 @@ class Render:
         from latent3d.apps.progress import bar
         from latent3d.apps.scene import film_frames, film_path
         from latent3d.geometry.cameras import Cameras
-        from latent3d.geometry.trajectories import trajectory
+        from latent3d.geometry.trajectories import path_depth, trajectory
         from latent3d.io.camera_files import read_cameras
         from latent3d.io.video import write_video
 
@@ -64,7 +64,7 @@ class Render:
         else:
             _, depths = first.project(gaussians.means)
             ahead = depths[depths > 0]
-            depth = float(ahead.median()) if len(ahead) else 1.0
+            depth = path_depth(ahead) if len(ahead) else 1.0
             moves = trajectory(name, self.frames, depth=depth, strength=self.strength, seed=self.seed)
             c2w = first.c2w @ moves.to(first.w2c)
             path = Cameras.from_c2w(c2w, first.k.expand(len(c2w), 3, 3).contiguous(), first.height, first.width)

@@ -17,11 +17,12 @@ from torch import Tensor
 from latent3d.apps.inputs import SceneInputs, read_inputs
 from latent3d.apps.progress import Progress, quiet
 from latent3d.apps.scene import Scene
+from latent3d.geometry.trajectories import path_depth
 from latent3d.hardware import has_bf16
 from latent3d.io.cards import Stopwatch
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSConfig, GGSSystem
-from latent3d.weights import find_shipped, load_into, load_weights, weights_hash
+from latent3d.weights import find_shipped, load_module, weights_hash
 
 DEFAULT_WEIGHTS = "ggs_rooms"
 MAX_SEED = 2**63 - 1
@@ -52,7 +53,7 @@ class GGS:
         """
         place = pick_device(device)
         folder = find_weights(path_or_name)
-        system, card = load_ggs(folder)
+        system, card = load_module(folder, GGSConfig)
         about = {
             "name": folder.name,
             "sha256": weights_hash(folder),
@@ -122,7 +123,7 @@ class GGS:
 
 
 def typical_depth(system: GGSSystem, references: Views) -> float:
-    """Median depth of the first reference in scene units, by which camera paths are scaled.
+    """Depth of the first reference in scene units by which camera paths are scaled (see `path_depth`).
 
     A model without reference geometry gets `FOCUS_DEPTH`.
     """
@@ -130,22 +131,7 @@ def typical_depth(system: GGSSystem, references: Views) -> float:
         return FOCUS_DEPTH
     cameras = references.cameras.relative_to(references.cameras.c2w[:1].expand(len(references), 4, 4))
     relative = system.geometry(references.images[None], cameras[None]).relative[0, 0]
-    return float(system.config.depth_range.depth(relative).median())
-
-
-def load_ggs(folder: Path) -> tuple[GGSSystem, dict[str, Any]]:
-    """A system from a weights folder, strictly, and the weights' card.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_weights`, or a configuration that does not fit.
-    """
-    state, config, card = load_weights(folder)
-    try:
-        system = GGSConfig.from_dict(config).build()
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"the weights in '{folder}' are not of a GGS model of this version: {error}") from error
-    load_into(system, state, f"'{folder}'")
-    return system, card
+    return path_depth(system.config.depth_range.depth(relative).flatten())
 
 
 def find_weights(path_or_name: str | Path | None) -> Path:

@@ -282,12 +282,10 @@ def load_model(weights: str | Path | None, device: str) -> tuple[SceneModel, dic
         FileNotFoundError, ValueError: if there are no such weights or they do not fit.
     """
     from latent3d.systems.ggs import GGSConfig
-    from latent3d.weights import find_shipped, load_into, load_weights, weights_hash
+    from latent3d.weights import find_shipped, load_module, weights_hash
 
     folder = Path(weights) if weights is not None and Path(weights).is_dir() else find_shipped(str(weights or SHIPPED))
-    state, values, card = load_weights(folder)
-    config = GGSConfig.from_dict(values)
-    system = config.build()
-    load_into(system, state, folder)
+    system, card = load_module(folder, GGSConfig)
+    config = system.config
     about = {"name": folder.resolve().name, "sha256": weights_hash(folder), "licence": card.get("licence")}
     return system.eval().to(device), about, (config.height, config.width)

@@ -227,6 +227,13 @@ TRAJECTORIES: dict[str, Callable[..., Tensor]] = {
 """Paths by name; all take ``(num_views, *, depth, strength)`` and have defaults for what else they know."""
 
 
+def path_depth(depths: Float[Tensor, " n"]) -> float:
+    """Depth by which a camera path is scaled, for a scene of these depths > 0: the median, but at most twice the depth
+    that a fifth of them stay below. Outdoors the median lies far behind what the camera would walk into."""
+    near, middle = depths.float().flatten().quantile(depths.new_tensor([0.2, 0.5], dtype=torch.float32))
+    return float(torch.minimum(middle, 2 * near))
+
+
 def trajectory(
     name: str, num_views: int, *, depth: float = 1.0, strength: float = 1.0, seed: int = 0
 ) -> Float[Tensor, "v 4 4"]:

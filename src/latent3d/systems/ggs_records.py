@@ -72,6 +72,13 @@ class GGSConfig(Config):
     render_views: int = 3
     refined: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.geometry is not None and self.geometry.depth_range != self.depth_range:
+            raise ValueError(
+                f"the reference geometry's depth_range {self.geometry.depth_range.to_dict()} must be the system's "
+                f"{self.depth_range.to_dict()}: both speak of the same depth coordinate"
+            )
+
     def build(self) -> GGSSystem:
         """The system with random weights."""
         from latent3d.systems.ggs import GGSSystem

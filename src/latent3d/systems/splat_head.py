@@ -152,7 +152,7 @@ class SplatHead(nn.Module):
         edges = share.detach().cumsum(2)
         bucket = (noise[:, :, :, None] > edges[:, :, None]).sum(3).clamp(max=config.buckets - 1)
         relative = (1 - trust) * place.gather(2, bucket) + trust * known
-        factor = (1 - trust) * share.gather(2, bucket) + trust / config.samples
+        factor = ((1 - trust) * share.gather(2, bucket) + trust) / config.samples
         return DepthSample(relative, factor, mean)
 
     @full_precision

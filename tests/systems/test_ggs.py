@@ -137,7 +137,7 @@ def test_context_reads_references_only_and_starts_at_the_first_of_them(system):
     other = views.images.clone()
     other[:, ~role] = torch.rand_like(other[:, ~role])
     a, b = (system.context_of(images, views.cameras, role) for images in (views.images, other))
-    for field in ("latents", "images", "known", "known_share", "carried", "relative"):
+    for field in ("latents", "images", "known", "known_share", "carried", "crossed", "relative"):
         assert torch.equal(getattr(a, field), getattr(b, field))
     torch.testing.assert_close(a.cameras.w2c[0, 1], torch.eye(4), rtol=0, atol=1e-5)
     assert not a.latents[:, ~role].any()
@@ -181,6 +181,23 @@ def test_carried_pixels_show_the_reference_from_its_own_place(system):
     assert not alpha[2].any()
     assert system.condition_of(context).shape == (1, 3, system.config.denoiser.condition_channels, 4, 4)
     assert not system.condition_of(context)[0, 2].any()
+
+
+def test_references_see_each_other_and_never_themselves(system):
+    """Of two references at one place each sees the other's picture; alone or back to back it sees nothing."""
+    cameras = walk_cameras(1)
+    back = cameras.relative_to(torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])))
+    pictures = torch.stack([ramp_image()[0], 1 - ramp_image()[0]])[None]
+    both = torch.tensor([True, True])
+    context = system.context_of(pictures, Cameras.cat([cameras, cameras])[None], both)
+    color, alpha, _ = context.crossed[0].split([3, 1, 1], 1)
+    middle = slice(3, -3)
+    assert alpha[..., middle, middle].min() > 0.8
+    for one in (0, 1):
+        assert psnr(color[one, :, middle, middle], pictures[0, 1 - one, :, middle, middle]) > 25
+    assert not system.context_of(pictures, Cameras.cat([cameras, back])[None], both).crossed[:, :, 3].any()
+    alone = system.context_of(pictures, Cameras.cat([cameras, cameras])[None], torch.tensor([True, False]))
+    assert not alone.crossed.any()
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -124,12 +125,12 @@ class GGSSystem(nn.Module):
         image = decoded + role * (context.images - decoded)
         relative = self.config.depth_range.relative(depth_map)
         relative = F.interpolate(relative.flatten(0, 1), size=size, mode="bilinear").unflatten(0, (b, m))
+        index = context.is_reference.nonzero()[:, 0]
         if context.relative is not None:
-            index = context.is_reference.nonzero()[:, 0]
             relative = relative.index_copy(1, index, context.relative)
-        carried = context.carried
-        if carried is None:
-            carried = torch.cat([image, torch.ones_like(relative), relative], 2) * role
+        carried = torch.zeros_like(torch.cat([image, relative, relative], 2))
+        if context.carried is not None and context.crossed is not None:
+            carried = context.carried.index_copy(1, index, context.crossed)
         covered = carried[:, :, 3:4] * (1 - role)
         if context.relative is not None:
             depths = self.config.depth_range.depth(context.relative.detach())
@@ -158,47 +159,61 @@ class GGSSystem(nn.Module):
         latents = clean.new_zeros(b, m, *clean.shape[2:]).index_copy(1, index, clean)
         pictures = torch.zeros_like(images).index_copy(1, index, references)
         known = known_share = clean.new_zeros(b, m, 1, h, w)
-        carried = relative = None
+        carried = crossed = relative = None
         if self.geometry is not None:
             relative = self.geometry(references, cameras[:, index]).relative
-            carried = self.carry(references, relative.detach(), cameras, is_reference)
+            carried, crossed = self.carry(references, relative.detach(), cameras, is_reference)
             known, known_share = pool_known(carried[:, :, 4:], carried[:, :, 3:4], height // h)
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
         return SceneContext(
-            cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, relative
-        )
+            cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, crossed,
+            relative,
+        )  # fmt: skip
 
     @torch.no_grad()
-    def carry(self, references: Tensor, relative: Tensor, cameras: Cameras, is_reference: Tensor) -> Tensor:
-        """The references' pixels as small splats at their estimated depth, seen from every view: (b, m, 5, H, W)."""
+    def carry(
+        self, references: Tensor, relative: Tensor, cameras: Cameras, is_reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The references' pixels as small splats at their estimated depth, seen from elsewhere.
+
+        Returns:
+            what every view sees of them, (b, m, 5, H, W), the picture itself on references; and what every reference
+            sees of the other references alone, (b, k, 5, H, W), which tells where they contradict each other.
+        """
         b, m = cameras.shape
-        height, width = references.shape[-2:]
-        stride, index, rest = (
-            self.config.condition_stride,
-            is_reference.nonzero()[:, 0],
-            (~is_reference).nonzero()[:, 0],
-        )
-        out = torch.zeros(b, m, 5, height, width, device=references.device)
-        out[:, index] = torch.cat([references, torch.ones_like(relative), relative], 2).float()
-        if len(rest) == 0:
-            return out
+        size, stride = (references.shape[-2], references.shape[-1]), self.config.condition_stride
+        index, rest = is_reference.nonzero()[:, 0], (~is_reference).nonzero()[:, 0]
         color = F.avg_pool2d(references.flatten(0, 1), stride).unflatten(0, (b, -1))
         depth = self.config.depth_range.depth(relative[..., stride // 2 :: stride, stride // 2 :: stride])
-        small = cameras.resized(height // stride, width // stride)
+        small = cameras.resized(size[0] // stride, size[1] // stride)
         sources, small = small[:, index], small[:, rest]
         surface, stretch = surface_frames(sources, depth)
-        splats = lift_pixels(
-            sources, depth, color=color, quaternion=surface, scale_px=CARRIED_SCALE * stretch,
-            opacity=0.99 - 0.94 * shown_elsewhere(sources, depth),
-        )  # fmt: skip
-        renders = [
-            render_gaussians(scene, small[i], low_pass=self.config.low_pass_px) for i, scene in enumerate(splats)
-        ]
+        scale = CARRIED_SCALE * stretch
+        opaque = torch.full_like(depth, 0.99)
+        splats = lift_pixels(sources, depth, color=color, quaternion=surface, scale_px=scale, opacity=opaque)
+
+        carried = torch.zeros(b, m, 5, *size, device=references.device)
+        carried[:, index] = torch.cat([references, torch.ones_like(relative), relative], 2).float()
+        if len(rest):
+            owned = (opaque - 0.94 * shown_elsewhere(sources, depth)).flatten(1)
+            finest = [replace(scene, opacities=owned[i]) for i, scene in enumerate(splats)]
+            carried[:, rest] = self._seen(finest, small, size)
+        crossed = torch.zeros_like(carried[:, : len(index)])
+        if len(index) > 1:
+            owner = torch.arange(len(index), device=depth.device).repeat_interleave(depth[0, 0].numel())
+            for one in range(len(index)):
+                others = [scene[owner != one] for scene in splats]
+                crossed[:, one : one + 1] = self._seen(others, sources[:, one : one + 1], size)
+        return carried, crossed
+
+    def _seen(self, splats: list[Gaussians], cameras: Cameras, size: tuple[int, int]) -> Tensor:
+        """Colour, alpha and depth coordinate of splats in every view at image size, (b, v, 5, H, W)."""
+        low_pass = self.config.low_pass_px
+        renders = [render_gaussians(scene, cameras[i], low_pass=low_pass) for i, scene in enumerate(splats)]
         rgb, alpha, depth = (stack(renders, name) for name in ("rgb", "alpha", "depth"))
         maps = torch.cat([rgb / alpha.clamp_min(1e-3), alpha, self.config.depth_range.relative(depth)], 2)
-        maps = F.interpolate(maps.flatten(0, 1), size=(height, width), mode="bilinear").unflatten(0, (b, -1))
-        out[:, rest] = maps.clamp(0, 1)
-        return out
+        maps = F.interpolate(maps.flatten(0, 1), size=size, mode="bilinear").unflatten(0, cameras.shape)
+        return maps.clamp(0, 1)
 
     def condition_of(self, context: SceneContext) -> Tensor | None:
         """The carried pixels folded to latent resolution, (b, m, condition_channels, h, w)."""

@@ -102,6 +102,7 @@ class SceneContext:
         known_share: how much of a latent pixel that covers, in [0, 1], (b, m, 1, h, w).
         carried: reference splats seen from every view: colour 3, alpha 1, depth coordinate 1, (b, m, 5, H, W); the
             picture itself on references. None without reference geometry.
+        crossed: the same on references alone, of the other references' splats, (b, k, 5, H, W).
         relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
     """
 
@@ -114,6 +115,7 @@ class SceneContext:
     known: Tensor
     known_share: Tensor
     carried: Tensor | None
+    crossed: Tensor | None
     relative: Tensor | None
 
     @property

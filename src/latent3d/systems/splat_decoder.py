@@ -67,8 +67,8 @@ class PixelEvidence:
         image: reference pixels, or the decoded image of a generated view, in [0, 1].
         relative: depth coordinate: of the reference geometry, or of the splats rendered at latent resolution.
         is_reference: 1 on reference views.
-        carried: colour of the reference splats rendered into the view (the picture itself on references).
-        carried_alpha: their alpha (1 on references).
+        carried: colour of the reference splats rendered into the view (on references: those of the others).
+        carried_alpha: their alpha.
         carried_relative: their depth coordinate.
         covered: share of the pixel that other splats show already: ``carried_alpha`` on generated views; on references
             1 where another reference shows the same surface at higher resolution.

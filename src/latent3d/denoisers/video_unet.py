@@ -20,10 +20,12 @@ from latent3d.denoisers.base import check_inputs, merge_condition
 from latent3d.denoisers.spatio_temporal import Pose, residual, transformer
 from latent3d.denoisers.video_unet_config import CameraEncoderConfig, VideoUNetConfig
 from latent3d.nn.layers import zero_init
+from latent3d.nn.lora import LORA_SUFFIXES, add_low_rank
 
 __all__ = ["CameraEncoderConfig", "VideoUNet", "VideoUNetConfig"]
 
 EXTRA_PREFIXES = ("camera_encoder.", "camera_merges.", "condition_in.")
+ATTENTION_PROJECTIONS = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 class VideoUNet(UNetSpatioTemporalConditionModel):
@@ -43,6 +45,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         self.feature_channels = settings.channels[0]
         if settings.context_dim is None:
             _remove_cross_attention(self)
+        if settings.lora_rank:
+            add_low_rank(self, settings.lora_rank, ATTENTION_PROJECTIONS)
         self.condition_in = None
         if settings.condition_channels:
             self.condition_in = zero_init(nn.Conv2d(settings.condition_channels, settings.channels[0], 1))
@@ -91,7 +95,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         down_blocks, mid_block, up_blocks = cast(
             tuple[Any, Any, Any], (self.down_blocks, self.mid_block, self.up_blocks)
         )
-        x = self.conv_in(torch.cat([noisy, reference], 2).flatten(0, 1))
+        x = self.conv_in(torch.cat([noisy, settings.reference_scale * reference], 2).flatten(0, 1))
         x = merge_condition(x, self.condition_in, condition)
         skips = [x]
         for position, block in enumerate(down_blocks):
@@ -118,6 +122,11 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         """v-prediction from features by the U-Net's own output layers."""
         return self.conv_out(self.conv_act(self.conv_norm_out(features.flatten(0, 1)))).unflatten(0, features.shape[:2])
 
+    @staticmethod
+    def is_added(name: str) -> bool:
+        """Whether a parameter of this name (camera layers, condition, low-rank changes) is not part of the prior."""
+        return name.startswith(EXTRA_PREFIXES) or name.endswith(LORA_SUFFIXES)
+
     def load_prior(self, state: Mapping[str, Tensor]) -> None:
         """Fill the base part from diffusers' weights; what this class adds keeps their start, which changes nothing.
 
@@ -127,7 +136,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         Raises:
             ValueError: naming the missing, the unknown and the wrongly shaped keys, if there are any.
         """
-        own = {key: value for key, value in self.state_dict().items() if not key.startswith(EXTRA_PREFIXES)}
+        own = {key: value for key, value in self.state_dict().items() if not self.is_added(key)}
         problems = {
             "missing": sorted(own.keys() - state.keys()),
             "unknown": sorted(state.keys() - own.keys()),

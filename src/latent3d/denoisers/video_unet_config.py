@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
 
+SVD_LATENT_SCALE = 0.18215
+"""Factor that gives the latents of Stable Diffusion's autoencoders about unit variance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CameraEncoderConfig(Config):
@@ -52,6 +55,10 @@ class VideoUNetConfig(Config):
         condition_channels: E, maps known before denoising; 0 for none.
         downscale: image pixels per latent pixel side.
         checkpointing: recompute activations in the backward pass to save memory.
+        reference_scale: factor on the reference latents where they enter. SVD's weights were trained with conditioning
+            latents as its autoencoder gives them, while the noisy latents are scaled to unit variance by 0.18215; all
+            latents here have unit variance, so the prior needs 1 / 0.18215. 1 for training from scratch.
+        lora_rank: rank of the learned low-rank changes of all attention projections, which begin at zero; 0 for none.
     """
 
     latent_channels: int = 4
@@ -67,11 +74,13 @@ class VideoUNetConfig(Config):
     condition_channels: int = 0
     downscale: int = 8
     checkpointing: bool = False
+    reference_scale: float = 1.0
+    lora_rank: int = 0
 
     @classmethod
     def svd(cls) -> VideoUNetConfig:
         """Stable Video Diffusion's U-Net with CameraCtrl's encoder; its published weights fit unchanged."""
-        return cls(checkpointing=True)
+        return cls(checkpointing=True, reference_scale=1 / SVD_LATENT_SCALE)
 
     @classmethod
     def small(cls, latent_channels: int = 8) -> VideoUNetConfig:

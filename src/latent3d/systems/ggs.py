@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,7 @@ class GGSSystem(nn.Module):
         channels = config.vae.latent_channels
         self.vae = config.vae.build()
         self.geometry = config.geometry.build() if config.geometry is not None else None
+        self.image_encoder = config.image_encoder.build() if config.image_encoder is not None else None
         self.denoiser = config.denoiser.build()
         self.epipolar = config.epipolar.build(self.denoiser.feature_channels)
         width = config.epipolar.width
@@ -89,8 +91,9 @@ class GGSSystem(nn.Module):
         noisy = noisy + role * (context.latents - noisy)
         level = levels[..., None, None, None]
         features = self.denoiser(
-            c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, condition=self.condition_of(context)
-        )
+            c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, context.tokens,
+            condition=self.condition_of(context),
+        )  # fmt: skip
         features = self.epipolar(features, context.lines).float()
         splats, depth = self.head(features, context.cameras, context.known, context.known_share, depth_noise)
 
@@ -167,8 +170,12 @@ class GGSSystem(nn.Module):
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
         return SceneContext(
             cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, crossed,
-            relative,
+            relative, self.embed(references[:, 0]),
         )  # fmt: skip
+
+    def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
+        """Context tokens of each scene's first reference; None without image encoder."""
+        return None if self.image_encoder is None else self.image_encoder(images)
 
     @torch.no_grad()
     def carry(
@@ -323,7 +330,14 @@ class GGSSystem(nn.Module):
             "scene": ("denoiser.", "epipolar.", "head.", "velocity."),
             "decoder": ("decoder.", "geometry."),
         }[stage]
-        return [(name, p) for name, p in self.named_parameters() if name.startswith(prefixes)]
+        return [(name, p) for name, p in self.named_parameters() if name.startswith(prefixes) and self._adapts(name)]
+
+    def _adapts(self, name: str) -> bool:
+        """Whether a parameter may be trained at all: not if it belongs to a prior that is kept."""
+        if self.config.adapt == "all" or not name.startswith("denoiser."):
+            return True
+        prior: Any = self.denoiser
+        return prior.is_added(name.removeprefix("denoiser."))
 
     def training_terms(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Named loss terms of one batch (b, views) for a stage; ``twin`` is the model without 3D (spec 3.10)."""

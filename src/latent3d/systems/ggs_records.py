@@ -7,12 +7,13 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent3d.autoencoders.image_vae import ImageVAEConfig
+from latent3d.conditioning.image import ImageEncoderConfig
 from latent3d.config import Config
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import VideoUNetConfig
@@ -47,6 +48,10 @@ class GGSConfig(Config):
         condition_stride: image pixels per reference splat that conditions the denoiser.
         render_views: views rendered per scene and step when the 3D decoder trains.
         refined: share of decoder training batches whose targets are the model's own estimates instead of the truth.
+        image_encoder: embeds the first reference as the denoiser's context, frozen; None gives no context, which is
+            what training from scratch uses.
+        adapt: what is trained of a denoiser that holds a pre-trained prior: ``all`` of it, or only what was ``added``
+            (camera layers, condition, low-rank changes where its ``lora_rank`` is not 0).
     """
 
     vae: ImageVAEConfig
@@ -71,8 +76,18 @@ class GGSConfig(Config):
     condition_stride: int = 2
     render_views: int = 3
     refined: float = 0.5
+    image_encoder: ImageEncoderConfig | None = None
+    adapt: Literal["all", "added"] = "all"
 
     def __post_init__(self) -> None:
+        prior = self.denoiser if isinstance(self.denoiser, VideoUNetConfig) else None
+        if self.adapt != "all" and prior is None:
+            raise ValueError("only a video U-Net holds a prior to which parts are added; set adapt to 'all'")
+        if self.image_encoder and (prior is None or prior.context_dim != self.image_encoder.embedding):
+            raise ValueError(
+                f"the image encoder gives {self.image_encoder.embedding} values, and the denoiser reads "
+                f"{prior.context_dim if prior else 'no context'}; make them equal or leave the image encoder out"
+            )
         if self.geometry is not None and self.geometry.depth_range != self.depth_range:
             raise ValueError(
                 f"the reference geometry's depth_range {self.geometry.depth_range.to_dict()} must be the system's "
@@ -104,6 +119,7 @@ class SceneContext:
             picture itself on references. None without reference geometry.
         crossed: the same on references alone, of the other references' splats, (b, k, 5, H, W).
         relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
+        tokens: embedding of the first reference, (b, 1, D). None without image encoder.
     """
 
     cameras: Cameras
@@ -117,6 +133,7 @@ class SceneContext:
     carried: Tensor | None
     crossed: Tensor | None
     relative: Tensor | None
+    tokens: Tensor | None = None
 
     @property
     def role(self) -> Float[Tensor, "b m 1 1 1"]:

@@ -94,9 +94,11 @@ def _velocity_terms(system: GGSSystem, batch: Views, generator: torch.Generator,
     plucker = condition = None
     if posed:
         context = system.context_of(batch.images, batch.cameras, role.to(clean.device))
-        plucker, condition = context.plucker, system.condition_of(context)
+        plucker, tokens, condition = context.plucker, context.tokens, system.condition_of(context)
+    else:
+        tokens = system.embed(batch.images[:, 0])
     features = system.denoiser(
-        c_in(level) * noisy, clean * (1 - is_target), c_noise(levels), plucker, condition=condition
+        c_in(level) * noisy, clean * (1 - is_target), c_noise(levels), plucker, tokens, condition=condition
     )
     velocity = system.denoiser.velocity(features).float()
     truth = v_from_z0(noisy, clean, level)

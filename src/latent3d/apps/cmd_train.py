@@ -33,6 +33,10 @@ class Train:
     """The same for validation."""
     set: tuple[str, ...] = ()
     """Settings that differ from the preset, as path=value."""
+    prior: Annotated[str | None, option("FOLDER-OR-NAME", "the preset's")] = None
+    """Stable Video Diffusion: a folder in diffusers' layout, or a model of the Hugging Face hub; 'none' for none."""
+    autoencoder: Annotated[Path | None, option("DIR", "the prior's, or one trained here")] = None
+    """Folder of a pre-trained image autoencoder, whose latents are used."""
     threads: Annotated[int | None, option("N", "all cores")] = None
     """CPU threads of PyTorch."""
     fresh: bool = False
@@ -56,6 +60,8 @@ class Train:
             val_bank=self.val_bank,
             overrides=self.set,
             threads=self.threads,
+            prior=self.prior,
+            autoencoder=self.autoencoder,
             resume=not self.fresh,
         )
         if self.export is not None:

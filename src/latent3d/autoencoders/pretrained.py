@@ -1,4 +1,7 @@
-"""Foreign autoencoder weights: folders in the layout of diffusers, and the TAEF2 pair of ``.pth`` files."""
+"""Foreign autoencoder weights: folders in the layout of diffusers, and the TAEF2 pair of ``.pth`` files.
+
+`read_config` and `read_tensors` read any folder in that layout, for the other parts of a pre-trained model as well.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,29 @@ def load_image_vae(folder: str | Path) -> ImageVAE:
         ValueError: for another class, an unsupported setting, or weights that do not fit (keys and shapes named).
     """
     folder = Path(folder)
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise FileNotFoundError(f"{config_path} is missing; give the folder that holds the autoencoder's config.json")
-    try:
-        values = json.loads(config_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{config_path} is not valid JSON ({error}); download it again") from error
+    values = read_config(folder)
     vae = config_from_diffusers(values).build()
-    _load_strictly(vae.network, _read_safetensors(folder), str(folder))
+    state = {_current_key(key): value for key, value in read_tensors(folder).items()}
+    _load_strictly(vae.network, state, str(folder))
     mean, std = values.get("latents_mean"), values.get("latents_std")
     if mean is not None and std is not None:  # z = (raw - mean) * scale / std
         vae.latent_mean.copy_(torch.tensor(mean).reshape_as(vae.latent_mean))
         vae.latent_std.copy_(torch.tensor(std).reshape_as(vae.latent_std) / vae.config.scaling_factor)
     return vae.eval()
+
+
+def load_autoencoder(folder: str | Path) -> ImageVAE:
+    """The autoencoder in a folder of either kind: TAEF2's pair of files, or diffusers' layout. Errors as in both."""
+    return load_taef2(folder) if _is_taef2(folder) else load_image_vae(folder)
+
+
+def autoencoder_config(folder: str | Path) -> ImageVAEConfig:
+    """The configuration of `load_autoencoder` without reading weights. Errors as there."""
+    return taef2_config() if _is_taef2(folder) else config_from_diffusers(read_config(Path(folder)))
+
+
+def _is_taef2(folder: str | Path) -> bool:
+    return any((Path(folder) / f"taef2_{side}.pth").is_file() for side in ("encoder", "decoder"))
 
 
 def config_from_diffusers(values: dict[str, Any]) -> ImageVAEConfig:
@@ -137,23 +149,51 @@ def load_taef2(folder: str | Path) -> ImageVAE:
     return vae.eval()
 
 
-def _read_safetensors(folder: Path) -> dict[str, Tensor]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a folder in diffusers' layout.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or not valid JSON.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; give the folder that holds the model's config.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} should hold a JSON object; download it again")
+    return values
+
+
+def read_tensors(folder: Path, stem: str = WEIGHTS_NAME) -> dict[str, Tensor]:
+    """Tensors of ``<stem>.safetensors`` (or its shards, or the ``fp16`` variant) in diffusers' layout.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is cut off or damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / f"{WEIGHTS_NAME}.safetensors.index.json"
+    index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
-        whole = (f"{WEIGHTS_NAME}.safetensors", f"{WEIGHTS_NAME}.fp16.safetensors")
+        whole = (f"{stem}.safetensors", f"{stem}.fp16.safetensors")
         names = [name for name in whole if (folder / name).is_file()][:1]
     missing = [name for name in names if not (folder / name).is_file()]
     if not names or missing:
-        wanted = missing[0] if missing else f"{WEIGHTS_NAME}.safetensors"
+        wanted = missing[0] if missing else f"{stem}.safetensors"
         raise FileNotFoundError(f"{folder / wanted} is missing; weights are read from safetensors files only")
     state: dict[str, Tensor] = {}
     for name in names:
-        state |= load_file(folder / name)
-    return {_current_key(key): value for key, value in state.items()}
+        try:
+            state |= load_file(folder / name)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is cut off or damaged ({error}); download it again") from error
+    return state
 
 
 def _current_key(key: str) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from latent3d.training.config import TrainConfig, apply_overrides
 from latent3d.training.engine import TrainResult, train
+from latent3d.training.prior import find_prior, with_autoencoder, with_prior
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,6 +34,23 @@ def find_preset(name: str) -> Callable[[], TrainConfig]:
     return presets[name]
 
 
+def with_pretrained(config: TrainConfig, prior: str | None, autoencoder: Path | None) -> TrainConfig:
+    """A preset with other pre-trained parts than its own, if any are given, and with their sizes.
+
+    Raises:
+        FileNotFoundError, ValueError: see `training.prior`.
+    """
+    if prior is not None:
+        config = config.replace(prior=None if prior == "none" else prior)
+    if config.prior is not None:
+        config = with_prior(config, find_prior(config.prior))
+    elif prior == "none" and getattr(config.system, "image_encoder", None) is not None:
+        config = config.replace(system=config.system.replace(image_encoder=None))
+    if autoencoder is not None:
+        config = with_autoencoder(config.replace(autoencoder=str(autoencoder)), autoencoder)
+    return config
+
+
 def train_command(
     preset: str,
     out: Path | None = None,
@@ -45,6 +63,8 @@ def train_command(
     val_bank: tuple[str, ...] = (),
     overrides: tuple[str, ...] = (),
     threads: int | None = None,
+    prior: str | None = None,
+    autoencoder: Path | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> TrainResult:
@@ -60,11 +80,14 @@ def train_command(
         bank, val_bank: folders of rendered clips instead of the preset's data.
         overrides: ``path=value``, see `apply_overrides`.
         threads: CPU threads of PyTorch.
+        prior: folder or hub name of a pre-trained video model instead of the preset's; ``none`` for none.
+        autoencoder: folder of a pre-trained autoencoder.
 
     Raises:
         ValueError: unknown preset, stage, setting or device, with the known ones.
+        FileNotFoundError: pre-trained weights that are not there.
     """
-    config = find_preset(preset)()
+    config = with_pretrained(find_preset(preset)(), prior, autoencoder)
     data = {"bank": tuple(bank)} if bank else {}
     data |= {"val_bank": tuple(val_bank)} if val_bank else {}
     config = config.replace(data=config.data.replace(**data))

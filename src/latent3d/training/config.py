@@ -50,6 +50,8 @@ class StageConfig(Config):
         clip_norm: largest gradient norm; 0 does not clip.
         ema_decay: of the averaged weights, warmed up as min(ema_decay, (1 + t) / (10 + t)).
         autocast: ``bf16`` or ``off``; the system keeps to float32 what needs it.
+        frozen_dtype: how parameters that the stage does not train are held: ``fp32``, or ``bf16`` in half the memory
+            (needs autocast bf16; they are rounded for good).
         loss_weights: weight per term; terms without one are only logged.
         sampling: which frames of a clip.
         lr_multipliers: factor of the learning rate by prefix of the parameter name; the longest prefix counts.
@@ -84,6 +86,7 @@ class StageConfig(Config):
     log_every: int = 20
     validate_every: int = 0
     validate_batches: int = 4
+    frozen_dtype: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:
@@ -92,6 +95,8 @@ class StageConfig(Config):
             raise ValueError(f"schedule '{self.schedule}' is unknown; choose constant, cosine or linear")
         if self.autocast not in ("bf16", "off") or self.start not in ("ema", "raw"):
             raise ValueError(f"stage '{self.name}': autocast is 'bf16' or 'off', start is 'ema' or 'raw'")
+        if self.frozen_dtype not in ("fp32", "bf16") or (self.frozen_dtype == "bf16" and self.autocast != "bf16"):
+            raise ValueError(f"stage '{self.name}': frozen_dtype is 'fp32', or 'bf16' together with autocast 'bf16'")
         if not any(self.loss_weights.values()):
             raise ValueError(f"stage '{self.name}' has no loss_weights; name at least one term and its weight")
 
@@ -105,6 +110,7 @@ class DataConfig(Config):
         max_clips: use only that many clips of the training banks.
         family, size, path_views, extra_views, workers: for worlds rendered on the fly, as in `WorldStream`; validation
             without ``val_bank`` uses the family's ``val`` split.
+        width: of their pictures, where they are not square; ``size`` is the height then.
     """
 
     bank: tuple[str, ...] = ()
@@ -115,6 +121,7 @@ class DataConfig(Config):
     path_views: int | None = None
     extra_views: int | None = None
     workers: int = 0
+    width: int | None = None
 
     def stream(self, stage: StageConfig, seed: int, *, rank: int = 0, world_size: int = 1) -> Stream:
         """Training batches of a stage as a function of (seed, rank, step)."""
@@ -136,7 +143,8 @@ class DataConfig(Config):
         self, split: str, stage: StageConfig, seed: int, workers: int, rank: int = 0, world_size: int = 1
     ) -> WorldStream:
         return WorldStream(
-            self.family, stage.batch_size, stage.sampling, seed, split=split, size=self.size,
+            self.family, stage.batch_size, stage.sampling, seed, split=split,
+            size=(self.size, self.width or self.size),
             path_views=self.path_views, extra_views=self.extra_views, workers=workers,
             rank=rank, world_size=world_size,
         )  # fmt: skip
@@ -152,6 +160,9 @@ class TrainConfig(Config):
         initial_weights: weights folders (or names of shipped weights) by module prefix (``""`` is the whole system),
             loaded strictly before the first stage.
         max_shard_bytes: largest file of a checkpoint. keep: checkpoints kept.
+        prior: folder or hub name of a pre-trained video model that fills autoencoder, image encoder and U-Net before
+            the first stage, see `training.prior`; None trains them from scratch.
+        autoencoder: folder of a pre-trained autoencoder; None for the prior's or one trained here.
     """
 
     system: Config
@@ -161,6 +172,8 @@ class TrainConfig(Config):
     initial_weights: dict[str, str] = field(default_factory=dict)
     max_shard_bytes: int = 15_000_000
     keep: int = 2
+    prior: str | None = None
+    autoencoder: str | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

@@ -19,10 +19,12 @@ from typing import Any
 
 import torch
 
+from latent3d.autoencoders.pretrained import load_autoencoder
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.loop import NonFiniteError, RunState, StageLoop, TrainResult
 from latent3d.training.metrics import MetricsLog
+from latent3d.training.prior import find_prior, load_prior
 from latent3d.training.report import Reporter
 from latent3d.weights import (
     find_shipped,
@@ -70,8 +72,8 @@ def train(
     if checkpoints and not resume:
         raise ValueError(f"{out} holds a run already; choose another folder or let it resume")
     _check_system(config, out)
-    model = build_system(config, torch.device(device))
     state, tensors = load_checkpoint(checkpoints[-1]) if checkpoints else (None, {})
+    model = build_system(config, torch.device(device), foreign=state is None)
     position = -1
     if state is not None:
         position = config.stage_index(state["stage"])
@@ -105,8 +107,9 @@ def train(
     return result
 
 
-def build_system(config: TrainConfig, device: torch.device) -> Any:
-    """The system with seeded initial values, then ``initial_weights``.
+def build_system(config: TrainConfig, device: torch.device, foreign: bool = True) -> Any:
+    """The system with seeded initial values, then the pre-trained parts (unless not ``foreign``: a checkpoint follows
+    that holds them), then ``initial_weights``.
 
     Raises:
         ValueError: a configured stage that the system does not have, or weights that do not fit.
@@ -117,6 +120,10 @@ def build_system(config: TrainConfig, device: torch.device) -> Any:
     for stage in config.stages:
         if stage.name not in model.stages():
             raise ValueError(f"the system has no stage '{stage.name}'; it has {', '.join(model.stages())}")
+    if foreign and config.prior is not None:
+        load_prior(model, find_prior(config.prior), autoencoder=config.autoencoder is None)
+    if foreign and config.autoencoder is not None:
+        load_into(model.vae, load_autoencoder(config.autoencoder).state_dict(), f"the weights in {config.autoencoder}")
     for prefix, source in config.initial_weights.items():
         folder = Path(source) if Path(source).exists() else find_shipped(source)
         try:
@@ -170,11 +177,16 @@ def _load_stage_end(run: RunState, index: int) -> None:
 
 
 def _check_system(config: TrainConfig, out: Path) -> None:
-    """A run keeps its system."""
-    if (out / "config.json").exists():
-        old = read_json(out / "config.json").get("system")
-        if old != json.loads(json.dumps(config.system.to_dict())):
-            raise ValueError(f"{out} holds a run of a system that is configured otherwise; choose another folder")
+    """A run keeps its system. Keys that an older version did not write have their defaults."""
+    if not (out / "config.json").exists():
+        return
+    message = f"{out} holds a run of a system that is configured otherwise; choose another folder"
+    try:
+        old = type(config.system).from_dict(read_json(out / "config.json").get("system", {}))
+    except ValueError as error:
+        raise ValueError(f"{message} ({error})") from error
+    if old.to_dict() != config.system.to_dict():
+        raise ValueError(message)
 
 
 def _write_config(config: TrainConfig, out: Path, report: Reporter) -> None:

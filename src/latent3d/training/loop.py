@@ -74,6 +74,13 @@ def step_seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def round_frozen(model: nn.Module) -> None:
+    """Hold parameters without gradient in bfloat16, and those with one (which an earlier stage may have held so) in
+    float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+
+
 class StageLoop:
     """Optimiser, averages and counters of one stage."""
 
@@ -85,6 +92,8 @@ class StageLoop:
         run.model.requires_grad_(False)
         for parameter in self.named.values():
             parameter.requires_grad_(True)
+        if self.stage.frozen_dtype == "bf16":
+            round_frozen(run.model)
         run.model.train()
         self.optimizer = build_optimizer(self.named, self.stage)
         self.ema = Ema(self.named, self.stage.ema_decay)

@@ -11,6 +11,7 @@ import tyro
 from latent3d.apps.cmd_data import Data
 from latent3d.apps.cmd_doctor import Doctor
 from latent3d.apps.cmd_evaluate import Evaluate
+from latent3d.apps.cmd_plan import PlanTraining
 from latent3d.apps.cmd_render import Render
 from latent3d.apps.cmd_scene import Scene
 from latent3d.apps.cmd_train import Train
@@ -24,6 +25,7 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[PlanTraining, tyro.conf.subcommand("plan")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Worlds, tyro.conf.subcommand("worlds")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]

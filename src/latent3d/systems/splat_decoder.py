@@ -162,20 +162,29 @@ class SplatDecoder(nn.Module):
             evidence: at image resolution.
             cameras: (b, m).
         """
-        b = features.shape[0]
-        pixels = torch.cat([evidence.stacked(), ray_slopes(cameras)], 2).flatten(0, 1)
-        at2 = self.stem(F.pixel_unshuffle(pixels, 2))
-        at4 = self.down4(at2)
-        at8 = torch.cat([self.down8(at4), features.flatten(0, 1), latents.flatten(0, 1).to(at4.dtype)], 1)
-        at4 = self.mix4(at4 + upsampled(self.up4(self.middle(self.merge(at8)))))
-        at2 = self.mix2(at2 + upsampled(self.up2(at4)))
-        raw = rearrange(F.pixel_shuffle(self.head(at2).float(), 2), "(b m) c h w -> b m c h w", b=b)
+        raw = self.outputs(torch.cat([evidence.stacked(), ray_slopes(cameras)], 2), features, latents)
         references = evidence.reference_views
         parts = []
         for views, detail in ((references, self.config.reference_detail), (~references, 1)):
             fine = raw[:, views].repeat_interleave(detail, -1).repeat_interleave(detail, -2)
             parts.append(self.activate(fine, evidence.of(views, detail), cameras[:, views]))
         return [Gaussians.cat(list(pair)) for pair in zip(*parts, strict=True)]
+
+    def outputs(
+        self,
+        pixels: Float[Tensor, "b m e H W"],
+        features: Float[Tensor, "b m f h w"],
+        latents: Float[Tensor, "b m c h w"],
+    ) -> Float[Tensor, "b m 14 H W"]:
+        """The network's outputs from evidence and ray slopes of every pixel; see `activate` for what they mean."""
+        b = features.shape[0]
+        pixels = pixels.flatten(0, 1)
+        at2 = self.stem(F.pixel_unshuffle(pixels, 2))
+        at4 = self.down4(at2)
+        at8 = torch.cat([self.down8(at4), features.flatten(0, 1), latents.flatten(0, 1).to(at4.dtype)], 1)
+        at4 = self.mix4(at4 + upsampled(self.up4(self.middle(self.merge(at8)))))
+        at2 = self.mix2(at2 + upsampled(self.up2(at4)))
+        return rearrange(F.pixel_shuffle(self.head(at2).float(), 2), "(b m) c h w -> b m c h w", b=b)
 
     @full_precision
     def activate(self, raw: Float[Tensor, "b m 14 H W"], evidence: PixelEvidence, cameras: Cameras) -> list[Gaussians]:

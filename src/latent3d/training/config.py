@@ -163,6 +163,8 @@ class TrainConfig(Config):
         prior: folder or hub name of a pre-trained video model that fills autoencoder, image encoder and U-Net before
             the first stage, see `training.prior`; None trains them from scratch.
         autoencoder: folder of a pre-trained autoencoder; None for the prior's or one trained here.
+        distributed: how several processes (``torchrun``) share a step: ``ddp`` keeps everything in each, ``fsdp``
+            splits weights (between steps), gradients, optimiser state and averages.
     """
 
     system: Config
@@ -174,6 +176,7 @@ class TrainConfig(Config):
     keep: int = 2
     prior: str | None = None
     autoencoder: str | None = None
+    distributed: Literal["ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

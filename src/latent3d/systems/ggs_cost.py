@@ -1,0 +1,85 @@
+"""What one training pass of GGS costs: all its networks on inputs of the right shapes, without geometry or rendering.
+
+Made for tensors without values (meta, fake), on which nothing that depends on values can run.
+
+Letters: b = scenes, m = views, j = novel views, k = references, c = latent channels, h/w = latent size, H/W = image
+size, n/q/s = sources, latent pixels and samples of the epipolar transformer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig
+from latent3d.systems.ggs import GGSSystem
+
+EVIDENCE_CHANNELS = 13
+"""Maps per pixel that the 3D decoder reads."""
+
+
+def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
+    """A scalar that depends on all trained networks of a stage as its loss does, gradients included.
+
+    Args:
+        system: on any device; one reference per scene is assumed.
+        stage: of training.
+        scenes: b.
+    """
+    config = system.config
+    device = system.vae.latent_mean.device
+    novel = config.novel if stage in ("scene", "decoder") else 0
+    images = torch.zeros(scenes, config.views + novel, 3, config.height, config.width, device=device)
+    if stage == "vae":
+        return torch.stack(list(system.vae.training_terms(images[:, 0]).values())).sum()
+    if stage == "geometry":
+        raise ValueError("the stage 'geometry' matches values and cannot be counted; choose another stage")
+    with torch.no_grad():
+        clean = system.vae.encode(images).float()
+        tokens = system.embed(images[:, 0])
+    posed, frozen = stage != "prior", stage == "decoder"
+    with torch.set_grad_enabled(not frozen):
+        features = _denoise(system, clean[:, : config.views], tokens, posed)
+        if stage in ("prior", "twin"):
+            return system.denoiser.velocity(features).float().square().mean()
+        features, loss = _splat_networks(system, features, clean)
+    if not frozen:
+        return loss
+    with torch.no_grad():
+        system.vae.decode(clean[:, : config.views])
+    pixels = images.new_zeros(*features.shape[:2], EVIDENCE_CHANNELS, *images.shape[-2:])
+    return system.decoder.outputs(pixels, features, clean[:, : config.views]).square().mean()
+
+
+def _denoise(system: GGSSystem, clean: Tensor, tokens: Tensor | None, posed: bool) -> Tensor:
+    config = system.config
+    b, m, _, h, w = clean.shape
+    plucker = clean.new_zeros(b, m, 6, config.height, config.width) if posed else None
+    condition = None
+    if posed and config.denoiser.condition_channels:
+        condition = clean.new_zeros(b, m, config.denoiser.condition_channels, h, w)
+    return system.denoiser(clean, clean, clean.new_zeros(b, m), plucker, tokens, condition=condition)
+
+
+def _splat_networks(system: GGSSystem, features: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Epipolar transformer, splat head and velocity head; renders are stood in for by the head's own outputs."""
+    config = system.config
+    b, m, _, h, w = features.shape
+    features = system.epipolar(features, _lines(config.epipolar, features)).float()
+    head = system.head
+    known = features.new_zeros(b, m, 2, h, w)
+    x = head.block(torch.cat([features, known], 2).flatten(0, 1))
+    raw = head.to_gaussian(x).float()
+    loss = head.to_depth(x).float().square().mean() + head.to_trust(x).float().square().mean() + raw.square().mean()
+    seen, level = raw[:, -config.head.features :], features.new_ones(b * m)
+    velocity, rendered = system.velocity(seen, raw[:, :1].sigmoid(), clean[:, :m].flatten(0, 1), level, level)
+    return features, loss + velocity.square().mean() + rendered.square().mean()
+
+
+def _lines(config: EpipolarTransformerConfig, features: Tensor) -> EpipolarLines:
+    b, m, _, h, w = features.shape
+    n = m - 1 if config.max_sources is None else min(m - 1, config.max_sources)
+    shape = (b, m, n, h * w, config.samples)
+    corners = features.new_zeros(*shape[:-1], 4 * config.samples)
+    sources = features.new_zeros(b, m, n, dtype=torch.long)
+    return EpipolarLines(sources, corners.long(), corners.float(), features.new_ones(shape, dtype=torch.float32))

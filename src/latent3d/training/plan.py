@@ -1,0 +1,199 @@
+"""What a stage of training will cost: parameters, operations, memory and time, before any of it is spent.
+
+The networks run once, forward and backward, on tensors that have shapes but no values (PyTorch's fake tensors), with
+every operation and every allocation counted. What depends on values (rendering, geometry) is not run.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from latent3d.training.config import StageConfig, TrainConfig
+
+DEVICES = {
+    "A100": (312.0, 80.0),
+    "H100": (989.0, 80.0),
+    "H200": (989.0, 141.0),
+    "B200": (2250.0, 180.0),
+    "L40S": (362.0, 48.0),
+    "RTX4090": (165.0, 24.0),
+    "RTX3090": (71.0, 24.0),
+}
+"""Peak of dense bfloat16 products in TFLOP/s, and memory in GB, as their makers state them."""
+UTILISATION = 0.35
+"""Share of the peak that training such networks is assumed to reach."""
+FP32_SHARE = 1 / 15
+"""Speed of float32 products against bfloat16 ones (A100 and later, without TF32)."""
+RESERVE = 1.1
+"""Memory on top for the allocator's gaps and the device's own libraries."""
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """Parameters of one part of a system, and how many of them the stage trains."""
+
+    name: str
+    parameters: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cost of one step of a stage on one of ``devices`` devices.
+
+    Attributes:
+        parts: parameters by part.
+        forward, backward: operations of one pass (a multiply-add counts twice); recomputation belongs to the latter.
+        passes: per device and step.
+        weights, gradients, optimizer, average: bytes per device that stay; the average is the weights' moving one.
+        activations: largest number of bytes in use at once during a pass, beyond those.
+        exchange: bytes per device for gradients under way between devices.
+        tflops, capacity: of the named device, in operations per second and bytes.
+    """
+
+    stage: StageConfig
+    parts: tuple[PartCost, ...]
+    forward: int
+    backward: int
+    passes: int
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int
+    exchange: int
+    tflops: float
+    capacity: float
+
+    @property
+    def memory(self) -> float:
+        """Predicted bytes per device."""
+        stays = self.weights + self.gradients + self.optimizer + self.average
+        return RESERVE * (stays + self.activations + self.exchange)
+
+    @property
+    def step_seconds(self) -> float:
+        """Estimated seconds per step, rendering and data not counted."""
+        return self.passes * (self.forward + self.backward) / (UTILISATION * self.tflops)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of all storages that operations inside allocate: now, and at most so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage(), before)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage, before: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen or key in before:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: int = 1, sharded: bool = False) -> Plan:
+    """Count what a stage costs.
+
+    Args:
+        name: of the stage.
+        device: one of `DEVICES`.
+        devices: how many share a step.
+        sharded: gradients, optimiser state and averages are split over them (FSDP2).
+
+    Raises:
+        ValueError: unknown device or stage, a system whose networks cannot be counted, or devices that do not divide
+            the passes of a step.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from latent3d.systems.ggs import GGSSystem
+    from latent3d.systems.ggs_cost import network_pass
+
+    if device not in DEVICES:
+        raise ValueError(f"the device '{device}' is unknown; choose one of {', '.join(DEVICES)}")
+    stage = config.stages[config.stage_index(name)]
+    if devices < 1 or stage.accumulate % devices:
+        raise ValueError(
+            f"{devices} devices cannot share the {stage.accumulate} passes of a step; choose a number that divides them"
+        )
+    with torch.device("meta"):
+        model = config.system.build()  # type: ignore[attr-defined]
+    if not isinstance(model, GGSSystem):
+        raise ValueError(f"the networks of a {type(model).__name__} cannot be counted; plan a GGS preset")
+    with FakeTensorMode():
+        _fill(model)
+        trained = dict(model.trainable(name))
+        model.requires_grad_(False)
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+            parameter.grad = torch.zeros_like(parameter)
+        with FlopCounterMode(display=False) as forward, PeakMemory() as memory:
+            with torch.autocast("cpu", torch.bfloat16, enabled=stage.autocast == "bf16"):
+                loss = network_pass(model, name, stage.batch_size)
+            with FlopCounterMode(display=False) as backward:
+                loss.backward()
+        total_forward = forward.get_total_flops() - backward.get_total_flops()
+    parts = tuple(_part(part, module, trained) for part, module in model.named_children())
+    count = sum(parameter.numel() for parameter in trained.values())
+    everything = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    frozen = (everything - count) * (2 if stage.frozen_dtype == "bf16" else 4)
+    share = devices if sharded else 1
+    peak, capacity = DEVICES[device]
+    return Plan(
+        stage=stage,
+        parts=parts,
+        forward=total_forward,
+        backward=backward.get_total_flops(),
+        passes=stage.accumulate // devices,
+        weights=4 * count + frozen,
+        gradients=math.ceil(4 * count / share),
+        optimizer=math.ceil(8 * count / share),
+        average=math.ceil(4 * count / share),
+        activations=memory.peak,
+        exchange=4 * count if devices > 1 else 0,
+        tflops=peak * 1e12 * (1.0 if stage.autocast == "bf16" else FP32_SHARE),
+        capacity=capacity * 1e9,
+    )
+
+
+def _fill(model: nn.Module) -> None:
+    """Give a network on the meta device tensors of the present mode on the CPU, in the same layouts."""
+    for module in model.modules():
+        for name, value in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(_empty(value), requires_grad=value.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, _empty(buffer))
+
+
+def _empty(value: Tensor) -> Tensor:
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
+
+
+def _part(name: str, module: Any, trained: dict[str, Any]) -> PartCost:
+    chosen = sum(parameter.numel() for key, parameter in trained.items() if key.startswith(f"{name}."))
+    return PartCost(name, sum(parameter.numel() for parameter in module.parameters()), chosen)

@@ -1,0 +1,108 @@
+"""The plan of a run: counts with known answers, the same on real tensors, and what changes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from latent3d.presets import PRESETS
+from latent3d.systems.ggs_cost import network_pass
+from latent3d.training.plan import DEVICES, RESERVE, UTILISATION, PeakMemory, plan_stage
+
+CONFIG = PRESETS["ggs_re10k_tiny"]()
+
+
+def test_peak_memory_counts_storages_that_live_together():
+    with PeakMemory() as memory:
+        a = torch.zeros(1000)  # 4000 bytes
+        b = a + 1  # 8000
+        view = b[:10]
+        del a
+        assert memory.now == 4000
+        c = b * 2  # 8000
+        del b
+        assert memory.now == 8000  # the view keeps its storage
+        del view
+        c.add_(1)
+        assert (memory.now, memory.peak) == (4000, 8000)
+
+
+def test_checkpointing_trades_memory_for_operations():
+    config = CONFIG.system
+    low = CONFIG.replace(system=config.replace(denoiser=config.denoiser.replace(checkpointing=True)))
+    plain, saved = plan_stage(CONFIG, "twin"), plan_stage(low, "twin")
+    assert saved.activations < plain.activations
+    assert saved.backward > plain.backward
+    assert saved.forward == plain.forward
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return plan_stage(CONFIG, "scene", "A100")
+
+
+def test_counts_are_those_of_a_real_pass(scene):
+    system = CONFIG.system.build()
+    system.requires_grad_(False)
+    trained = dict(system.trainable("scene"))
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    with FlopCounterMode(display=False) as forward:
+        loss = network_pass(system, "scene", 1)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    assert (forward.get_total_flops(), backward.get_total_flops()) == (scene.forward, scene.backward)
+    assert torch.isfinite(loss)
+    reached = {name for name, parameter in trained.items() if parameter.grad is not None}
+    single = (".attn2.to_q.", ".attn2.to_k.", ".norm2.")  # idle where there is a single context token
+    missed = {name for name in trained.keys() - reached if not any(part in name for part in single)}
+    assert missed <= {name for name in trained if name.startswith(("denoiser.conv_out.", "denoiser.conv_norm_out."))}
+
+
+def test_a_known_network_has_known_operations():
+    """Two multiply-adds per weight and row forward, twice that backward (less the input's share)."""
+    layer = nn.Linear(10, 20, bias=False)
+    with FlopCounterMode(display=False) as forward:
+        out = layer(torch.randn(5, 10))
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    assert (forward.get_total_flops(), backward.get_total_flops()) == (2000, 2000)
+
+
+def test_bytes_follow_the_parameters(scene):
+    trained = sum(part.trained for part in scene.parts)
+    assert {part.name for part in scene.parts if part.trained} == {"denoiser", "epipolar", "head", "velocity"}
+    assert (scene.gradients, scene.optimizer, scene.average) == (4 * trained, 8 * trained, 4 * trained)
+    assert scene.exchange == 0
+    stays = scene.weights + scene.gradients + scene.optimizer + scene.average
+    assert scene.memory == pytest.approx(RESERVE * (stays + scene.activations))
+    rate = UTILISATION * DEVICES["A100"][0] * 1e12 / 15  # float32
+    assert scene.step_seconds == pytest.approx(2 * (scene.forward + scene.backward) / rate)
+
+
+def test_frozen_priors_and_more_devices_take_less(scene):
+    stages = tuple(stage.replace(autocast="bf16", frozen_dtype="bf16") for stage in CONFIG.stages)
+    frozen = CONFIG.replace(stages=stages, system=CONFIG.system.replace(adapt="added"))
+    small = plan_stage(frozen, "scene", "A100", devices=2, sharded=True)
+    assert small.weights < scene.weights
+    trained = sum(part.trained for part in small.parts)
+    assert small.optimizer == 4 * trained
+    assert (small.passes, scene.passes) == (1, 2)
+    assert small.backward < scene.backward
+
+
+def test_what_cannot_be_planned_is_said():
+    with pytest.raises(ValueError, match="choose one of A100"):
+        plan_stage(CONFIG, "scene", "abacus")
+    with pytest.raises(ValueError, match="3 devices cannot share the 2 passes"):
+        plan_stage(CONFIG, "scene", devices=3)
+    with pytest.raises(ValueError, match="cannot be counted"):
+        plan_stage(PRESETS["ggs_rooms_tiny"](), "geometry")
+
+
+def test_other_presets_can_be_planned():
+    config = PRESETS["ggs_rooms_tiny"]()
+    for name in ("vae", "prior", "scene", "decoder"):
+        assert plan_stage(config, name).forward > 0

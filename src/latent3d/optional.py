@@ -26,7 +26,10 @@ class OptionalPackage:
 
 OPTIONAL = {
     package.module: package
-    for package in (OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),)
+    for package in (
+        OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),
+        OptionalPackage("pycolmap", "finding the cameras of photos without poses", "pip install 'latent3d[poses]'"),
+    )
 }
 
 

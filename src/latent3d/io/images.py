@@ -48,11 +48,14 @@ class Photo:
     path: Path
 
 
-def load_image(path: str | Path, background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Photo:
+def load_image(
+    path: str | Path, background: tuple[float, float, float] = (1.0, 1.0, 1.0), *, upright: bool = True
+) -> Photo:
     """Read any picture that Pillow knows.
 
     EXIF rotation is applied, a colour profile converted to sRGB, alpha composited over ``background`` (sRGB in [0, 1]),
-    grey, palette, CMYK and 16-bit pictures converted, the first frame of an animation taken.
+    grey, palette, CMYK and 16-bit pictures converted, the first frame of an animation taken. ``upright`` False leaves the
+    pixels as stored, for cameras that were solved on them.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -68,7 +71,7 @@ def load_image(path: str | Path, background: tuple[float, float, float] = (1.0, 
             warnings.simplefilter("ignore")  # Pillow warns of large or oddly tagged files; the checks below decide
             with Image.open(path) as picture:
                 _check_size(picture, path)
-                return _prepare(picture, background, path)
+                return _prepare(picture, background, path, upright)
     except Image.DecompressionBombError as error:
         raise ValueError(_too_large(path)) from error
     except Image.UnidentifiedImageError as error:
@@ -99,7 +102,7 @@ def _check_size(picture: Image.Image, path: Path) -> None:
         )
 
 
-def _prepare(picture: Image.Image, background: tuple[float, float, float], path: Path) -> Photo:
+def _prepare(picture: Image.Image, background: tuple[float, float, float], path: Path, upright: bool) -> Photo:
     notes: list[str] = []
     tiles = getattr(picture, "tile", None)  # before anything loads the picture, which empties the list
     rawmode = tiles[0][3] if tiles else ""
@@ -112,7 +115,7 @@ def _prepare(picture: Image.Image, background: tuple[float, float, float], path:
     if ";16" in str(rawmode) and picture.mode in ("RGB", "RGBA"):
         notes.append("Reduced 16 bits per channel to 8.")
     picture.load()
-    orientation = exif.get(0x0112, 1)
+    orientation = exif.get(0x0112, 1) if upright else 1
     color, alpha = _to_rgb(picture, notes)
     if orientation in range(2, 9):
         # The tag travels in the EXIF block of the original, so the parts are turned by the method Pillow names for it.

@@ -13,7 +13,11 @@ from latent3d.apps.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a preset; the same command again goes on where it stopped."""
+    """Train a preset; the same command again goes on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node N --no-python latent3d train PRESET, where N divides the
+    passes of a step (the setting accumulate).
+    """
 
     preset: tyro.conf.Positional[str]
     """Name of a training preset, for example ggs_rooms or ggs_rooms_tiny."""
@@ -64,7 +68,9 @@ class Train:
             autoencoder=self.autoencoder,
             resume=not self.fresh,
         )
-        if self.export is not None:
+        from latent3d.training.distributed import is_main
+
+        if self.export is not None and is_main():
             from latent3d.training.export import export_weights
 
             folder = export_weights(self.out or Path("runs") / self.preset, self.export, dtype=self.export_dtype)

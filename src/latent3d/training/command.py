@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from latent3d.training.config import TrainConfig, apply_overrides
+from latent3d.training.distributed import joined
 from latent3d.training.engine import TrainResult, train
 from latent3d.training.prior import find_prior, with_autoencoder, with_prior
 
@@ -97,7 +98,8 @@ def train_command(
     if threads is not None:
         torch.set_num_threads(threads)
     folder = Path("runs") / preset if out is None else out
-    return train(
-        config, folder, device=pick_device(device), max_minutes=max_minutes, stage=stage, resume=resume,
-        progress=progress,
-    )  # fmt: skip
+    with joined(pick_device(device)) as (ranks, place):
+        return train(
+            config, folder, device=place, max_minutes=max_minutes, stage=stage, resume=resume, progress=progress,
+            ranks=ranks,
+        )  # fmt: skip

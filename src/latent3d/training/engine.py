@@ -1,4 +1,4 @@
-"""Training: stages of a system, exactly resumable, on one device.
+"""Training: stages of a system, exactly resumable, on one device or several (see `distributed`).
 
 What happens in a step is a function of (seed, stage, step) and the weights alone: batches come from a stream by number
 and every forward pass draws from generators seeded for it. So a run that was stopped, by Ctrl-C, by ``max_minutes`` or
@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from latent3d.autoencoders.pretrained import load_autoencoder
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
+from latent3d.training.distributed import Ranks, share_of, whole
 from latent3d.training.loop import NonFiniteError, RunState, StageLoop, TrainResult
 from latent3d.training.metrics import MetricsLog
 from latent3d.training.prior import find_prior, load_prior
@@ -48,6 +49,7 @@ def train(
     stage: str | None = None,
     resume: bool = True,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the stages of a system in order, going on from the last checkpoint in ``out``.
 
@@ -59,13 +61,15 @@ def train(
         max_minutes: save and return after that time; the schedules do not change.
         stage: train only this one, from the end of the stage before it.
         resume: False demands a folder without a run.
+        ranks: this process among those that train together, each on a ``device`` of its own; see `distributed`.
 
     Raises:
         NonFiniteError: a loss or the gradient became NaN or infinite; the state before that step is saved.
         ValueError: unknown stage or term; ``out`` holds another run (or any, with resume=False); the stage before the
             one asked for is not trained, or a later one has begun.
     """
-    out, report = Path(out), Reporter(progress)
+    ranks = ranks or Ranks()
+    out, report = Path(out), Reporter(progress and ranks.main)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     wanted = range(len(config.stages)) if stage is None else [config.stage_index(stage)]
     checkpoints = list_checkpoints(out / "checkpoints")
@@ -84,12 +88,15 @@ def train(
     elif wanted[0] > 0:
         first = config.stages[wanted[0] - 1].name
         raise ValueError(f"stage '{stage}' starts from the end of '{first}'; train that in {out} first")
-    _write_config(config, out, report)
-    log = MetricsLog(out, state["global_step"] if state else 0)
-    run = RunState(config, out, torch.device(device), model, report, log, deadline)
+    ranks.wait()  # nobody reads any more what the main process may now replace
+    log = None
+    if ranks.main:
+        _write_config(config, out, report)
+        log = MetricsLog(out, state["global_step"] if state else 0)
+    run = RunState(config, out, torch.device(device), model, report, log, deadline, ranks=ranks)
     if state is not None:
         run.global_step, run.seconds = state["global_step"], state["seconds"]
-    with closing(log), _stop_on_signal(run):
+    with nullcontext() if log is None else closing(log), _stop_on_signal(run):
         for index in wanted:
             if index < position:
                 continue
@@ -146,26 +153,31 @@ def _begin_stage(run: RunState, loop: StageLoop) -> None:
             for index in range(loop.index):
                 raw = load_tensors(stage_folder(run.out, run.config, index), "raw")
                 for name in raw.keys() & loop.named.keys():
-                    loop.named[name].copy_(raw[name])
+                    loop.named[name].copy_(share_of(raw[name], loop.named[name]))
     loop.reset_average()
 
 
 def _end_stage(run: RunState, loop: StageLoop) -> None:
     """Keep the end of a stage, averaged and raw, and leave the averaged weights in the model."""
-    raw = {name: parameter.detach().clone() for name, parameter in loop.named.items()}
+    raw = {name: whole(parameter.detach()).clone() for name, parameter in loop.named.items()}
     loop.ema.swap()
     if hasattr(run.model, "finish_stage"):
         run.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), loop.team.gathered():
             run.model.finish_stage(loop.stage.name, loop.fixed_batch(0).to(run.device))
-    full = run.model.state_dict()
+    full = {name: whole(value.detach()) for name, value in run.model.state_dict().items()}
 
     def fill(folder: Path) -> None:
         save_tensors(folder, "averaged", full, run.config.max_shard_bytes)
         save_tensors(folder, "raw", raw, run.config.max_shard_bytes)
         (folder / "state.json").write_text(json.dumps({"stage": loop.stage.name, "step": loop.step}))
 
-    replace_folder(stage_folder(run.out, run.config, loop.index), fill)
+    if run.ranks.main:
+        replace_folder(stage_folder(run.out, run.config, loop.index), fill)
+    run.ranks.wait()
+    if loop.team.sharded:  # shares are of one stage; the next one begins with a whole model
+        run.model = build_system(run.config, run.device, foreign=False)
+        load_into(run.model, full)
 
 
 def _load_stage_end(run: RunState, index: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from latent3d.data.scenes import prefetch
 from latent3d.representations.views import Views
 from latent3d.training.checkpoints import save_checkpoint
 from latent3d.training.config import TrainConfig
+from latent3d.training.distributed import Ranks, Share, Team, whole
 from latent3d.training.metrics import MetricsLog
 from latent3d.training.optim import (
     Ema,
@@ -57,12 +58,13 @@ class RunState:
     device: torch.device
     model: Any  # a System that is an nn.Module
     report: Reporter
-    log: MetricsLog
+    log: MetricsLog | None  # None where another process writes
     deadline: float | None = None
     global_step: int = 0
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
     stop_asked: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
 
     def trained_seconds(self) -> float:
         """Seconds trained so far, earlier calls included."""
@@ -86,15 +88,23 @@ class StageLoop:
 
     def __init__(self, run: RunState, index: int) -> None:
         self.run, self.index, self.stage = run, index, run.config.stages[index]
-        self.named: dict[str, nn.Parameter] = dict(run.model.trainable(self.stage.name))
-        if not self.named:
+        chosen = dict(run.model.trainable(self.stage.name))
+        if not chosen:
             raise ValueError(f"the system trains no parameter in stage '{self.stage.name}'")
+        if self.stage.accumulate % run.ranks.size:
+            raise ValueError(
+                f"{run.ranks.size} processes cannot share the {self.stage.accumulate} passes of a step of stage "
+                f"'{self.stage.name}'; start a number that divides them, or set {self.stage.name}.accumulate"
+            )
         run.model.requires_grad_(False)
-        for parameter in self.named.values():
+        for parameter in chosen.values():
             parameter.requires_grad_(True)
         if self.stage.frozen_dtype == "bf16":
             round_frozen(run.model)
         run.model.train()
+        self.team = Team(run.model, run.ranks, run.config.distributed)
+        parameters = dict(run.model.named_parameters())
+        self.named: dict[str, nn.Parameter] = {name: parameters[name] for name in chosen}
         self.optimizer = build_optimizer(self.named, self.stage)
         self.ema = Ema(self.named, self.stage.ema_decay)
         self.stream = run.config.data.stream(self.stage, STAGE_SEEDS * run.config.seed + index)
@@ -128,12 +138,15 @@ class StageLoop:
     def run_steps(self) -> TrainResult:
         """Train to the end of the stage, of the time, or until a stop is asked for; the state is saved in any case."""
         stage, run = self.stage, self.run
-        batches = prefetch(self.stream, self.step * stage.accumulate, stage.steps * stage.accumulate)
+        share, passes = Share(self.stream, run.ranks), stage.accumulate // run.ranks.size
+        batches = prefetch(share, self.step * passes, stage.steps * passes)
         with closing(batches), run.report.bar(stage.name, stage.steps, self.step) as bar:
             while self.step < stage.steps:
-                if run.stop_asked:
+                late = run.deadline is not None and time.monotonic() >= run.deadline
+                stop_asked, late = run.ranks.agree(run.stop_asked, late)
+                if stop_asked:
                     return self._end("interrupted")
-                if run.deadline is not None and time.monotonic() >= run.deadline:
+                if late:
                     return self._end("time")
                 self.terms = self._train_step(batches)
                 self.step += 1
@@ -151,34 +164,39 @@ class StageLoop:
 
     def _train_step(self, batches: Iterator[tuple[int, Views]]) -> dict[str, float]:
         """One optimiser step; figures of it. Nothing changes where a figure is not finite."""
-        stage = self.stage
+        stage, ranks = self.stage, self.run.ranks
         rate = stage.learning_rate * learning_rate_factor(self.step, stage)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         passes = []
-        for part in range(stage.accumulate):
+        for part in range(ranks.rank, stage.accumulate, ranks.size):
             _, batch = next(batches)
-            terms = self._terms(batch, (self.run.config.seed, 0, self.index, self.step, part))
-            loss = self._weighted(terms)
-            (loss / stage.accumulate).backward()
+            with self.team.exchanging(part + ranks.size >= stage.accumulate):
+                key = (self.run.config.seed, 0, self.index, self.step, part)
+                terms = self._terms(batch, key, self.team.terms)
+                loss = self._weighted(terms)
+                (loss / (stage.accumulate // ranks.size)).backward()
             passes.append({"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}})
-        norm = nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf))
         names = list(passes[0])
         means = [torch.stack([one[name].float() for one in passes]).mean() for name in names]
-        values = dict(zip([*names, "gradient_norm"], torch.stack([*means, norm.float()]).tolist(), strict=True))
+        figures = ranks.mean(torch.stack([*means, norm.float()]))
+        values = dict(zip([*names, "gradient_norm"], figures.tolist(), strict=True))
         self._check_finite(values)
         self.optimizer.step()
         self.ema.update(self.step)
         return {**values, "learning_rate": rate}
 
-    def _terms(self, batch: Views, key: tuple[int, ...]) -> dict[str, Tensor]:
-        """The system's terms with all randomness seeded by ``key``."""
+    def _terms(
+        self, batch: Views, key: tuple[int, ...], compute: Callable[[Views, str, torch.Generator], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The system's terms, by ``compute``, with all randomness seeded by ``key``."""
         device = self.run.device
         seed = step_seed(*key)
         torch.manual_seed(seed)  # dropout and whatever else uses the global generator
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.stage.autocast == "bf16"):
-            return self.run.model.training_terms(batch.to(device), self.stage.name, generator)
+            return compute(batch.to(device), self.stage.name, generator)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
         weights = {name: weight for name, weight in self.stage.loss_weights.items() if weight}
@@ -220,12 +238,13 @@ class StageLoop:
         if stage.sheet_every and (done or self.step % stage.sheet_every == 0):
             self._sheet()
         late = time.monotonic() - self._saved_at > 60 * stage.save_minutes
-        if late or (stage.save_every and self.step % stage.save_every == 0):
+        if any(self.run.ranks.agree(late)) or (stage.save_every and self.step % stage.save_every == 0):
             self.save()
 
     def _row(self, figures: dict[str, float]) -> None:
         head = {"stage": self.stage.name, "step": self.step, "global_step": self.run.global_step}
-        self.run.log.write({**head, **figures})
+        if self.run.log is not None:
+            self.run.log.write({**head, **figures})
 
     def _log(self) -> None:
         means = {name: value / self._count for name, value in self._sums.items()}
@@ -240,9 +259,10 @@ class StageLoop:
         """Terms on fixed batches with fixed noise and the averaged weights."""
         sums: dict[str, float] = {}
         self.run.model.eval()
-        with self.ema.applied():
+        with self.ema.applied(), self.team.gathered():
             for number in range(self.stage.validate_batches):
-                for name, value in self._terms(self.fixed_batch(number), (number,)).items():
+                terms = self._terms(self.fixed_batch(number), (number,), self.run.model.training_terms)
+                for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         self.run.model.train()
         self._row({f"validation/{name}": value / self.stage.validate_batches for name, value in sums.items()})
@@ -255,10 +275,11 @@ class StageLoop:
         batch = self.fixed_batch(0).to(self.run.device)
         generator = torch.Generator().manual_seed(self.run.config.seed)
         self.run.model.eval()
-        with self.ema.applied():
+        with self.ema.applied(), self.team.gathered():
             rows = self.run.model.sample_sheet(batch, self.stage.name, generator)
         self.run.model.train()
-        save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
+        if self.run.ranks.main:
+            save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
 
     def fixed_batch(self, number: int) -> Views:
         """Validation batch, kept in memory: the worlds would take long to draw it again."""
@@ -284,13 +305,19 @@ class StageLoop:
             "device": str(self.run.device),
         }
         tensors = {
-            "model": {name: value.detach() for name, value in self.run.model.state_dict().items()},
+            "model": self.run.model.state_dict(),
             "ema": self.ema.tensors(),
             "optimizer": optimizer_tensors(self.optimizer, self.named),
         }
+        # shares are put together: a checkpoint does not know how many processes wrote it
+        tensors = {part: {name: whole(value.detach()) for name, value in of.items()} for part, of in tensors.items()}
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        if not self.run.ranks.main:
+            self.run.ranks.wait()
+            return root
         limits = {"max_shard_bytes": self.run.config.max_shard_bytes, "keep": self.run.config.keep}
         folder = save_checkpoint(root, state, tensors, **limits)
-        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self.run.ranks.wait()
         return folder
 
     def _status(self) -> str:

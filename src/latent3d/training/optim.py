@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latent3d.training.config import StageConfig
+from latent3d.training.distributed import local, share_of
 
 
 def learning_rate_factor(step: int, stage: StageConfig) -> float:
@@ -78,6 +79,8 @@ def restore_optimizer(
         if name not in named:
             raise ValueError(f"the checkpoint has optimiser state of '{name}', which this stage does not train")
         parameter = named[name]
+        if value.shape == parameter.shape:
+            value = share_of(value, parameter)
         # in the memory layout of the parameter, which the fused kernel takes for granted
         layout = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
         optimizer.state[parameter][key] = layout.detach().to(parameter.device).copy_(value)
@@ -95,7 +98,8 @@ class Ema:
     def update(self, step: int) -> None:
         """After optimiser step ``step`` (from 0): mean += (1 - d) (live - mean), d = min(decay, (1 + t) / (10 + t))."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - decay)
+        live = [local(parameter.detach()) for parameter in self._live]
+        torch._foreach_lerp_([local(mean) for mean in self._mean], live, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Averages by parameter name."""
@@ -108,12 +112,18 @@ class Ema:
             odd = sorted(set(tensors) ^ set(self.names))[:4]
             raise ValueError(f"the checkpoint averages other parameters than this stage trains: {', '.join(odd)}")
         for name, mean in zip(self.names, self._mean, strict=True):
-            mean.copy_(tensors[name])
+            mean.copy_(share_of(tensors[name], mean))
 
     def swap(self) -> None:
-        """Exchange the live values with the averages (without copying)."""
+        """Exchange the live values with the averages, without copying where a process holds all of them."""
         for parameter, mean in zip(self._live, self._mean, strict=True):
-            parameter.data, mean.data = mean.data, parameter.data
+            live, average = local(parameter.detach()), local(mean)
+            if average is mean:
+                parameter.data, mean.data = mean.data, parameter.data
+            else:  # FSDP2 keeps its own handle on a share, so the values have to move
+                kept = live.clone()
+                live.copy_(average)
+                average.copy_(kept)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

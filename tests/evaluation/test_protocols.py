@@ -64,7 +64,7 @@ def test_a_real_capture_is_consistent_with_its_cameras(shared_data):
 
 
 def test_captures_that_cannot_serve_are_refused(tmp_path, shared_data):
-    with pytest.raises(FileNotFoundError, match="camera file"):
+    with pytest.raises(ValueError, match="no capture that can be recognised"):
         CaptureScenes(tmp_path)
     with pytest.raises(ValueError, match="fewer than"):
         CaptureScenes(shared_data("posed_rgbd_dining_room"), views=8)

@@ -30,7 +30,7 @@ class Evaluate:
     seed: int = 0
     """Random seed; scene i samples with seed + i."""
     capture: Annotated[Path | None, option("DIR", "none")] = None
-    """Folder of posed photos with cameras.json instead of worlds."""
+    """Folder of a posed capture instead of worlds (see latent3d data check)."""
     capture_stride: int = 1
     """Photos that far apart."""
     capture_scale: float = 1.0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,10 +119,10 @@ class WorldScenes:
 
 
 class CaptureScenes:
-    """Windows of consecutive posed photos of a real place: a folder with ``cameras.json`` and the pictures it names.
+    """Windows of consecutive posed photos of a real place, in any layout of `latent3d.data.captures`.
 
-    Photos are undistorted where the file states a distortion, cut to the largest centred window of the wanted aspect
-    and resized with an anti-aliasing filter. There is no true depth, so that depth scores, seen masks and the
+    Photos are freed of lens distortion, cut to the largest centred window of the wanted aspect and resized with an
+    anti-aliasing filter. Measured depth has holes and errors and is left out, so that depth scores, seen masks and the
     true-depth warp fall away.
     """
 
@@ -140,66 +138,44 @@ class CaptureScenes:
         """Read the cameras.
 
         Args:
-            folder: holds ``cameras.json``; frames are taken in its order.
+            folder: the capture; frames are taken in its order.
             views: photos per scene.
             size: (height, width) in pixels after the resize.
             stride: distance between neighbouring photos of a scene in the file's order.
             scale: factor on the translations, to bring a capture of arbitrary scale to the model's units.
 
         Raises:
-            FileNotFoundError, ValueError: if the cameras cannot be read, name no pictures, or are too few.
+            FileNotFoundError, ValueError: if the capture cannot be read, has no pictures, or too few.
         """
-        from latent3d.io.camera_files import read_cameras
+        from latent3d.data.captures.reading import read_capture
 
         self.folder, self.views, self.size, self.stride, self.scale = Path(folder), views, size, stride, scale
-        path = self.folder / "cameras.json"
-        file = read_cameras(path)
-        self.cameras = file.cameras.scaled(scale)
-        self.images = [self.folder / image for image in file.images if image is not None]
-        if len(self.images) != len(file.images):
-            raise ValueError(f"{path}: every frame must name its picture in 'image' or 'file'")
-        frames = json.loads(path.read_text(encoding="utf-8-sig"))["frames"]
-        self.distortion = [np.array(frame.get("dist", [0, 0, 0, 0]), dtype=np.float64) for frame in frames]
+        self.capture = read_capture(folder).scaled(scale)
+        if not self.capture.has_pictures:
+            raise ValueError(f"'{folder}' has cameras only; give a capture with its pictures")
         self.span = (views - 1) * stride + 1
-        if len(self.images) < self.span:
-            raise ValueError(f"{path}: {len(self.images)} photos are fewer than the {self.span} that a scene spans")
+        if len(self.capture) < self.span:
+            raise ValueError(
+                f"'{folder}': {len(self.capture)} photos are fewer than the {self.span} that a scene spans"
+            )
 
     def __len__(self) -> int:
         # Windows overlap by half, so that a short capture still gives several scenes.
-        return 1 + (len(self.images) - self.span) // max(1, self.span // 2)
+        return 1 + (len(self.capture) - self.span) // max(1, self.span // 2)
 
     def scene(self, index: int) -> Views:
         """Window ``index``: images and cameras, relative to the first camera of the window."""
         start = index * max(1, self.span // 2)
-        picked = list(range(start, start + self.span, self.stride))
-        views = [self._view(i) for i in picked]
-        images = torch.stack([view.images for view in views])
-        cameras = type(self.cameras).cat([view.cameras[None] for view in views])
-        return Views(images, cameras.relative_to(cameras.c2w[0]))
+        views = self.capture.load(range(start, start + self.span, self.stride), *self.size)
+        return Views(views.images, views.cameras.relative_to(views.cameras.c2w[0]))
 
     def describe(self) -> dict[str, Any]:
         """Folder name, numbers and what was done to the pictures."""
         return {
             "source": "capture",
             "family": self.folder.name,
-            "photos": len(self.images),
+            "photos": len(self.capture),
             "stride": self.stride,
             "translation_factor": self.scale,
             "resize_rule": f"undistorted, centred window, anti-aliased resize to {self.size[1]} x {self.size[0]}",
         }
-
-    def _view(self, index: int) -> Views:
-        import cv2
-
-        from latent3d.io.images import fit_to, load_image
-
-        image, camera = load_image(self.images[index]).image, self.cameras[index]
-        # The file's size wins over a picture stored at another resolution.
-        camera = camera.resized(image.shape[-2], image.shape[-1])
-        if self.distortion[index].any():
-            picture = image.permute(1, 2, 0).contiguous().numpy()
-            k = camera.k.double().numpy().copy()
-            k[:2, 2] -= 0.5  # OpenCV counts from the centre of the first pixel
-            image = torch.from_numpy(cv2.undistort(picture, k, self.distortion[index])).permute(2, 0, 1)
-        image, camera, _ = fit_to(image, camera, *self.size)
-        return Views(image, camera)

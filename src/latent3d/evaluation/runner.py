@@ -242,7 +242,7 @@ def evaluate_command(
         protocol, family: one or several names.
         scenes: test scenes per family (clips 0 .. scenes - 1 of the split).
         steps: numbers of denoising steps; scene i samples with ``seed`` + i.
-        capture: folder of posed photos with ``cameras.json`` in place of the worlds; windows of photos that are
+        capture: folder of a posed capture (any layout) in place of the worlds; windows of photos that are
             ``capture_stride`` apart, translations times ``capture_scale``.
         extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
         baselines_only: score what needs no model, at 128 x 128.

@@ -378,3 +378,22 @@ def test_unknown_layout_and_places(tmp_path):
     for layout in LAYOUTS:
         with pytest.raises(ValueError, match=f"not a capture of the layout {layout}"):
             read_capture(tmp_path, layout=layout)
+
+
+def test_cameras_of_plain_photos_agree_with_known_ones(tmp_path, shared_data):
+    """Estimated poses equal the published ones up to one similarity: compare turns, and ratios of distances."""
+    pytest.importorskip("pycolmap")
+    known = read_capture(shared_data("posed_fox"))
+    chosen = known.frames[:8]
+    for frame in chosen:
+        with Image.open(frame.picture) as picture:
+            picture.resize((360, 640)).save(tmp_path / frame.picture.name)
+    capture = read_capture(tmp_path)
+    assert (capture.layout, len(capture), capture.metric) == ("photos", 8, False)
+    truth = np.stack([frame.c2w for frame in chosen])
+    turns = [pose[0, :3, :3].T @ pose[:, :3, :3] for pose in (capture.c2w, truth)]
+    angle = np.degrees(np.arccos(np.clip((np.einsum("nij,nij->n", *turns) - 1) / 2, -1, 1)))
+    assert angle.max() < 1.5
+    lengths = [np.linalg.norm(pose[1:, :3, 3] - pose[0, :3, 3], axis=1) for pose in (capture.c2w, truth)]
+    ratio = lengths[0] / lengths[1]
+    assert np.ptp(ratio[2:]) < 0.1 * ratio.mean()

@@ -47,6 +47,11 @@ class AxesVerdict:
         """Whether no other reading is clearly better."""
         return self.now == self.best
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether nothing contradicts the present reading: it explains the matches, or there are none."""
+        return self.is_right and (not self.matches or self.shares[self.now] >= ENOUGH)
+
 
 def judge_axes(capture: Capture, pairs: Sequence[Pair]) -> AxesVerdict:
     """Compare the `CONVENTIONS` on matched pairs; without any, see whether cameras look at a common point."""

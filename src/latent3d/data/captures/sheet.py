@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from latent3d.data.captures.axes import AxesVerdict, judge_axes
+from latent3d.data.captures.axes import WELL, AxesVerdict, judge_axes
 from latent3d.data.captures.capture import Capture
 from latent3d.data.captures.drawing import (
     FRAME,
@@ -62,7 +62,9 @@ def check_capture(capture: Capture, pairs: int = 6) -> Check:
         ValueError: if a picture that is looked at cannot be read (`Capture.verified` sorts those out).
     """
     matched = tuple(match_pairs(capture, pairs)) if capture.has_pictures else ()
-    axes, scale = judge_axes(capture, matched), measure(capture, matched)
+    axes = judge_axes(capture, matched)
+    # Points triangulated with contradicted poses would be nonsense.
+    scale = measure(capture, matched if axes.is_sure else ())
     unit = "m" if capture.metric else "units"
     counts = [f"{len(capture)} frames"]
     counts += [f"{len(capture.missing)} missing"] if capture.missing else []
@@ -79,7 +81,7 @@ def check_capture(capture: Capture, pairs: int = 6) -> Check:
         lines.append("All cameras stand in one place: there is no parallax to build a scene from.")
     lines += capture.notes
     lines += _some("Missing", capture.missing) + _some("Unusable", capture.problems)
-    return Check(capture, scale, axes, matched, tuple(lines), axes.is_right and not capture.problems)
+    return Check(capture, scale, axes, matched, tuple(lines), axes.is_sure and not capture.problems)
 
 
 def _some(word: str, names: Sequence[str], most: int = 6) -> list[str]:
@@ -132,6 +134,8 @@ def _title(check: Check) -> Image.Image:
     colour, word = ((42, 157, 80), "good") if check.is_good else ((214, 92, 48), "see the notes")
     if check.is_good and not check.axes.matches:
         colour, word = SOFT, "cameras not checked against pictures"
+    elif check.is_good and check.axes.shares[check.axes.now] < WELL:
+        colour, word = (206, 150, 30), "rough cameras"
     length = draw.textlength(word, font=font(18))
     right = band.width - 14
     draw.rounded_rectangle((right - length - 28, 2, right + 14, 34), 8, fill=colour)
@@ -209,7 +213,7 @@ def _cloud(check: Check) -> np.ndarray:
         points = unproject(views.cameras, views.depths)
         return points[(views.depths > 0)[:, 0]].reshape(-1, 3).double().numpy()
     clouds = []
-    for pair in check.pairs:
+    for pair in check.pairs if check.axes.is_sure else ():
         c2w = capture.c2w[list(pair.frames)]
         good = explained(pair, torch.from_numpy(c2w)).numpy()
         k = pair.views.cameras.k[0].double().numpy()

@@ -86,7 +86,10 @@ def test_frozen_priors_and_more_devices_take_less(scene):
     stages = tuple(stage.replace(autocast="bf16", frozen_dtype="bf16") for stage in CONFIG.stages)
     frozen = CONFIG.replace(stages=stages, system=CONFIG.system.replace(adapt="added"))
     small = plan_stage(frozen, "scene", "A100", devices=2, sharded=True)
-    assert small.weights < scene.weights
+    one = plan_stage(frozen, "scene", "A100")
+    assert one.weights < scene.weights
+    assert small.weights == one.weights * 3 // 2  # whole for the time of a pass, and a half that stays
+    assert (small.optimizer, small.exchange, one.exchange) == (one.optimizer // 2, one.gradients, 0)
     trained = sum(part.trained for part in small.parts)
     assert small.optimizer == 4 * trained
     assert (small.passes, scene.passes) == (1, 2)

@@ -163,6 +163,9 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
     everything = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     frozen = (everything - count) * (2 if stage.frozen_dtype == "bf16" else 4)
     share = devices if sharded else 1
+    weights = 4 * count + frozen
+    if share > 1:  # the gathered weights of a pass, and this device's share of them
+        weights += math.ceil(weights / share)
     peak, capacity = DEVICES[device]
     return Plan(
         stage=stage,
@@ -170,7 +173,7 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         forward=total_forward,
         backward=backward.get_total_flops(),
         passes=stage.accumulate // devices,
-        weights=4 * count + frozen,
+        weights=weights,
         gradients=math.ceil(4 * count / share),
         optimizer=math.ceil(8 * count / share),
         average=math.ceil(4 * count / share),

@@ -51,7 +51,7 @@ class SplatDecoderConfig(Config):
     depth_step: float = 0.1
     scale_px: tuple[float, float, float] = (0.05, 0.4, 3.0)
     opacity_logits: tuple[float, float] = (4.5, 7.5)
-    sharpen: float = 0.4
+    sharpen: float = 0.7
     reference_detail: int = 2
     low_pass_px: float = 0.075
 

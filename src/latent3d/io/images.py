@@ -54,8 +54,8 @@ def load_image(
     """Read any picture that Pillow knows.
 
     EXIF rotation is applied, a colour profile converted to sRGB, alpha composited over ``background`` (sRGB in [0, 1]),
-    grey, palette, CMYK and 16-bit pictures converted, the first frame of an animation taken. ``upright`` False leaves the
-    pixels as stored, for cameras that were solved on them.
+    grey, palette, CMYK and 16-bit pictures converted, the first frame of an animation taken. ``upright`` False leaves
+    the pixels as stored, for cameras that were solved on them.
 
     Raises:
         FileNotFoundError: if there is no such file.

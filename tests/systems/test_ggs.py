@@ -12,7 +12,8 @@ from latent3d.geometry.cameras import Cameras, invert_rigid
 from latent3d.geometry.rotations import quaternion_to_matrix
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.ggs import GGSConfig, path_order, pool_known
+from latent3d.systems.carried_pixels import pool_known
+from latent3d.systems.ggs import GGSConfig, path_order
 from systems.common import (
     SIZE,
     psnr,

@@ -20,7 +20,6 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,13 +36,11 @@ from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
+from latent3d.systems.carried_pixels import carry_pixels, pool_known
 from latent3d.systems.epipolar_transformer import epipolar_lines
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SceneContext
 from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
-from latent3d.systems.splat_head import lift_pixels, surface_frames
 
-CARRIED_SCALE = 0.4
-"""Standard deviation of carried splats, in steps between neighbouring pixels' points."""
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
 
@@ -165,7 +162,11 @@ class GGSSystem(nn.Module):
         carried = crossed = relative = None
         if self.geometry is not None:
             relative = self.geometry(references, cameras[:, index]).relative
-            carried, crossed = self.carry(references, relative.detach(), cameras, is_reference)
+            carried, crossed = carry_pixels(
+                references, relative.detach(), cameras, is_reference,
+                depth_range=self.config.depth_range, stride=self.config.condition_stride,
+                low_pass=self.config.low_pass_px,
+            )  # fmt: skip
             known, known_share = pool_known(carried[:, :, 4:], carried[:, :, 3:4], height // h)
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
         return SceneContext(
@@ -176,51 +177,6 @@ class GGSSystem(nn.Module):
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
         """Context tokens of each scene's first reference; None without image encoder."""
         return None if self.image_encoder is None else self.image_encoder(images)
-
-    @torch.no_grad()
-    def carry(
-        self, references: Tensor, relative: Tensor, cameras: Cameras, is_reference: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The references' pixels as small splats at their estimated depth, seen from elsewhere.
-
-        Returns:
-            what every view sees of them, (b, m, 5, H, W), the picture itself on references; and what every reference
-            sees of the other references alone, (b, k, 5, H, W), which tells where they contradict each other.
-        """
-        b, m = cameras.shape
-        size, stride = (references.shape[-2], references.shape[-1]), self.config.condition_stride
-        index, rest = is_reference.nonzero()[:, 0], (~is_reference).nonzero()[:, 0]
-        color = F.avg_pool2d(references.flatten(0, 1), stride).unflatten(0, (b, -1))
-        depth = self.config.depth_range.depth(relative[..., stride // 2 :: stride, stride // 2 :: stride])
-        small = cameras.resized(size[0] // stride, size[1] // stride)
-        sources, small = small[:, index], small[:, rest]
-        surface, stretch = surface_frames(sources, depth)
-        scale = CARRIED_SCALE * stretch
-        opaque = torch.full_like(depth, 0.99)
-        splats = lift_pixels(sources, depth, color=color, quaternion=surface, scale_px=scale, opacity=opaque)
-
-        carried = torch.zeros(b, m, 5, *size, device=references.device)
-        carried[:, index] = torch.cat([references, torch.ones_like(relative), relative], 2).float()
-        if len(rest):
-            owned = (opaque - 0.94 * shown_elsewhere(sources, depth)).flatten(1)
-            finest = [replace(scene, opacities=owned[i]) for i, scene in enumerate(splats)]
-            carried[:, rest] = self._seen(finest, small, size)
-        crossed = torch.zeros_like(carried[:, : len(index)])
-        if len(index) > 1:
-            owner = torch.arange(len(index), device=depth.device).repeat_interleave(depth[0, 0].numel())
-            for one in range(len(index)):
-                others = [scene[owner != one] for scene in splats]
-                crossed[:, one : one + 1] = self._seen(others, sources[:, one : one + 1], size)
-        return carried, crossed
-
-    def _seen(self, splats: list[Gaussians], cameras: Cameras, size: tuple[int, int]) -> Tensor:
-        """Colour, alpha and depth coordinate of splats in every view at image size, (b, v, 5, H, W)."""
-        low_pass = self.config.low_pass_px
-        renders = [render_gaussians(scene, cameras[i], low_pass=low_pass) for i, scene in enumerate(splats)]
-        rgb, alpha, depth = (stack(renders, name) for name in ("rgb", "alpha", "depth"))
-        maps = torch.cat([rgb / alpha.clamp_min(1e-3), alpha, self.config.depth_range.relative(depth)], 2)
-        maps = F.interpolate(maps.flatten(0, 1), size=size, mode="bilinear").unflatten(0, cameras.shape)
-        return maps.clamp(0, 1)
 
     def condition_of(self, context: SceneContext) -> Tensor | None:
         """The carried pixels folded to latent resolution, (b, m, condition_channels, h, w)."""
@@ -356,17 +312,6 @@ class GGSSystem(nn.Module):
         from latent3d.systems import ggs_training
 
         return ggs_training.sheet(self, batch, stage, generator)
-
-
-def pool_known(relative: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Depth coordinates (b, m, 1, H, W) with their alpha -> latent resolution: the median of the covered pixels of each
-    patch (no mixing across edges; 0 where none is) and the covered share."""
-    b = relative.shape[0]
-    covered = F.pixel_unshuffle(alpha.flatten(0, 1), factor)
-    covered = covered * (covered >= 0.5)
-    values = F.pixel_unshuffle(relative.flatten(0, 1), factor).masked_fill(covered == 0, torch.nan)
-    median = values.nanmedian(1, keepdim=True).values.nan_to_num(0.0)
-    return median.unflatten(0, (b, -1)), covered.mean(1, keepdim=True).unflatten(0, (b, -1))
 
 
 def path_order(cameras: Cameras) -> Tensor:

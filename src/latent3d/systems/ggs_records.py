@@ -37,7 +37,7 @@ class GGSConfig(Config):
 
     Attributes:
         vae, geometry, denoiser, epipolar, head, velocity, decoder: configurations of the parts.
-        depth_range: of the splats; the epipolar samples and the reference geometry have their own.
+        depth_range: of the splats and of the reference geometry; the epipolar samples have their own.
         height, width: image size in pixels the model was trained at.
         views: M, frames per sequence in training; any number works at test.
         novel: J, further training views that only render.

@@ -10,6 +10,7 @@ from latent3d.data.view_sampling import ViewSampling
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import SVD_LATENT_SCALE, VideoUNetConfig
 from latent3d.geometry.depth_range import DepthRange
+from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.systems.epipolar_transformer import EpipolarTransformerConfig
 from latent3d.systems.ggs import GGSConfig
 from latent3d.systems.reference_geometry import ReferenceGeometryConfig
@@ -160,7 +161,7 @@ def ggs_re10k() -> TrainConfig:
         epipolar=EpipolarTransformerConfig(depth_range=depths, width=128, heads=4, layers=2, samples=32, octaves=10),
         head=SplatHeadConfig(features=32, width=128),
         velocity=VelocityHeadConfig(width=128, blocks=3),
-        decoder=SplatDecoderConfig(widths=(64, 128, 256), reference_detail=1),
+        decoder=SplatDecoderConfig(widths=(64, 128, 256), reference_detail=1, low_pass_px=LOW_PASS_PX),
         depth_range=depths,
         height=320,
         width=576,
@@ -210,7 +211,7 @@ def ggs_re10k_tiny() -> TrainConfig:
         epipolar=large.system.epipolar.replace(width=16, heads=2, layers=1, samples=4, octaves=2),
         head=SplatHeadConfig(features=4, width=16),
         velocity=VelocityHeadConfig(width=16, blocks=1),
-        decoder=SplatDecoderConfig(widths=(8, 8, 16), reference_detail=1),
+        decoder=SplatDecoderConfig(widths=(8, 8, 16), reference_detail=1, low_pass_px=LOW_PASS_PX),
         height=32,
         width=48,
         views=4,

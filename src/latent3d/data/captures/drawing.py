@@ -164,7 +164,8 @@ def draw_pair(capture: Capture, pair: Pair, good: torch.Tensor, height: int) -> 
     width = round(cameras.width * scale)
     pictures = [picture.resize((width, height), Image.Resampling.LANCZOS) for picture in pictures]
     draws = [ImageDraw.Draw(picture, "RGBA") for picture in pictures]
-    for colour, index in zip(MARKS, _spread(pair.first.numpy(), good.numpy()), strict=False):
+    chosen = _spread(pair.first.numpy(), good.numpy())
+    for colour, index in zip(MARKS[: len(chosen)], chosen, strict=True):
         first, second = pair.first[index].numpy(), pair.second[index].numpy()
         ends = line_in_image(matrix @ np.array([*first, 1.0]), cameras.height, cameras.width)
         if ends is not None:

@@ -41,7 +41,7 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
         raise ValueError(f"there is no denoiser '{denoiser}'; choose {' or '.join(choices)}")
     system = GGSConfig(
         vae=image_vae_small(16),
-        geometry=ReferenceGeometryConfig(depth_range=ROOM_DEPTHS),
+        geometry=ReferenceGeometryConfig(depth_range=ROOM_DEPTHS, mixers=4),
         denoiser=choices[denoiser],
         epipolar=EpipolarTransformerConfig(
             depth_range=ROOM_DEPTHS, width=96, heads=2, layers=2, samples=16, max_sources=2
@@ -67,7 +67,7 @@ def ggs_stages() -> tuple[StageConfig, ...]:
         ),
         StageConfig(
             name="geometry", steps=2500, batch_size=24, learning_rate=6e-4, autocast="bf16", sampling=pairs,
-            loss_weights={"depth": 1.0, "coarse": 0.5, "edges": 0.5, "spread": 0.02},
+            loss_weights={"depth": 0.5, "relative": 0.5, "coarse": 0.5, "edges": 0.5, "spread": 0.02},
         ),
         StageConfig(
             name="prior", steps=1500, batch_size=8, learning_rate=5e-4, autocast="bf16", sampling=video,

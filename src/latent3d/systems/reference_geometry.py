@@ -38,7 +38,8 @@ class ReferenceGeometryConfig(Config):
         hypotheses: number of planes of the sweep and of bins of the depth distribution.
         widths: channels at strides 2, 4, 8 and 16.
         match_channels: width of the matching features.
-        heads: attention heads at stride 16, over the tokens of all references.
+        mixers: attention blocks at stride 16, over the tokens of all references.
+        heads: attention heads of each.
         fine_hypotheses: depths around the coarse estimate that the second sweep compares, at stride 2.
         fine_step: distance between them, in bins of the coarse sweep.
         fine_channels: width of the second sweep's learned features.
@@ -48,6 +49,7 @@ class ReferenceGeometryConfig(Config):
     hypotheses: int = 40
     widths: tuple[int, ...] = (32, 64, 128, 192)
     match_channels: int = 32
+    mixers: int = 2
     heads: int = 6
     fine_hypotheses: int = 9
     fine_step: float = 0.33
@@ -93,7 +95,7 @@ class ReferenceGeometry(nn.Module):
         self.fused = PlainBlock(w4)
         self.down8 = nn.Sequential(nn.Conv2d(w4, w8, 3, stride=2, padding=1), ResBlock2d(w8))
         self.down16 = nn.Sequential(nn.Conv2d(w8, w16, 3, stride=2, padding=1), ResBlock2d(w16))
-        self.context = nn.ModuleList([TokenMixer(w16, config.heads) for _ in range(2)])
+        self.context = nn.ModuleList([TokenMixer(w16, config.heads) for _ in range(config.mixers)])
         self.middle = ResBlock2d(w16)
         self.up8 = nn.Conv2d(w16, w8, 1)
         self.mix8 = nn.Sequential(ResBlock2d(w8), ResBlock2d(w8))
@@ -234,9 +236,10 @@ class ReferenceGeometry(nn.Module):
     def training_terms(
         self, images: Float[Tensor, "b k 3 H W"], cameras: Cameras, depths: Float[Tensor, "b k 1 H W"]
     ) -> dict[str, Tensor]:
-        """Depth losses, all in ln(depth): ``depth`` full resolution, ``coarse`` at stride 4, ``edges`` of first
-        differences, ``spread`` Laplace likelihood of the error under the predicted spread. Pixels with depth 0 are
-        left out."""
+        """Depth losses in ln(depth): ``depth`` full resolution, ``coarse`` at stride 4, ``edges`` of first differences,
+        ``spread`` Laplace likelihood of the error under the predicted spread; and ``relative``, the error as a share of
+        the true depth (AbsRel), which counts a surface put far too deep for more than its logarithm does. Pixels with
+        depth 0 are left out."""
         out = self(images, cameras)
         span, known = self.config.depth_range, depths > 0
         truth = span.relative(depths)
@@ -246,6 +249,7 @@ class ReferenceGeometry(nn.Module):
         scale = span.log_ratio
         return {
             "depth": scale * (error * weight).mean(),
+            "relative": (_relative_error(scale * (out.relative - truth)) * weight).mean(),
             "coarse": scale * ((out.coarse - small).abs() * small_known).sum() / small_known.sum().clamp_min(1),
             "edges": scale * (_edge_error(out.relative - truth) if bool(known.all()) else error.new_zeros(())),
             "spread": ((error.detach() / out.spread + out.spread.log()) * weight).mean(),
@@ -315,6 +319,11 @@ def upsampled(x: Tensor) -> Tensor:
 def _quarter(maps: Float[Tensor, "b k 1 H W"]) -> Float[Tensor, "b k 1 h w"]:
     """Every fourth pixel, the one at the cell's centre: values are not mixed across edges."""
     return maps[..., 2::4, 2::4]
+
+
+def _relative_error(log_ratio: Tensor) -> Tensor:
+    """|p - d| / d from ln(p / d); beyond e times the true depth it goes on as a straight line in the logarithm."""
+    return torch.expm1(log_ratio.clamp(max=1)).abs() + torch.e * F.relu(log_ratio - 1)
 
 
 def _edge_error(error: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent3d.rendering.similarity import ssim as ssim
+
 MIN_MASK_PIXELS = 64
 """A masked score of an image with fewer pixels than this under its mask is NaN: too few to mean anything."""
 
@@ -31,51 +33,6 @@ def psnr(
     """
     error = (images.clamp(0, 1) - truth.clamp(0, 1)).square().mean(1, keepdim=True)
     return -10 * torch.log10(_masked_mean(error, mask))
-
-
-def ssim(
-    images: Float[Tensor, "v c h w"],
-    truth: Float[Tensor, "v c h w"],
-    *,
-    window: int = 11,
-    sigma: float = 1.5,
-    data_range: float = 1.0,
-) -> Float[Tensor, " v"]:
-    """Structural similarity per image (Wang et al. 2004), averaged over channels and over whole windows only.
-
-    Gaussian window, and the sample covariance N / (N - 1) with N = window^2: the values of scikit-image's
-    ``structural_similarity(..., win_size=11, gaussian_weights=True, data_range=1)``, the protocol of pixelSplat.
-
-    Args:
-        images, truth: (V, C, H, W) with H and W of at least ``window`` pixels.
-        window: side of the window in pixels, odd.
-        sigma: standard deviation of the window in pixels.
-        data_range: largest value minus smallest value that an image may hold.
-
-    Raises:
-        ValueError: if the images are smaller than the window.
-    """
-    height, width = images.shape[-2:]
-    if min(height, width) < window:
-        raise ValueError(f"SSIM with a window of {window} px needs larger images than {height} x {width}")
-    ticks = torch.arange(window, dtype=images.dtype, device=images.device) - window // 2
-    kernel = torch.exp(-0.5 * (ticks / sigma).square())
-    kernel = kernel / kernel.sum()
-
-    def blur(planes: Tensor) -> Tensor:
-        planes = planes.reshape(-1, 1, height, width)
-        planes = torch.nn.functional.conv2d(planes, kernel.view(1, 1, -1, 1))
-        return torch.nn.functional.conv2d(planes, kernel.view(1, 1, 1, -1))
-
-    mean_x, mean_y = blur(images), blur(truth)
-    sample = window**2 / (window**2 - 1)
-    var_x = sample * (blur(images.square()) - mean_x.square())
-    var_y = sample * (blur(truth.square()) - mean_y.square())
-    cov = sample * (blur(images * truth) - mean_x * mean_y)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    top = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    bottom = (mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2)
-    return (top / bottom).reshape(images.shape[0], -1).mean(1)
 
 
 def sharpness(

@@ -5,6 +5,9 @@ Samples lie at fixed depth hypotheses of the query ray, the same in all views, s
 Since bilinear sampling is linear, scores are looked up in the map of dot products between all pixels of two views, and
 weights are spread back onto that grid: exact, and much smaller than gathering a vector per sample.
 
+The kind ``plain`` is the comparison without that geometry: the same layers, in which each latent pixel attends to all
+pixels of its source views, and everything knows its ray.
+
 Letters: b = scenes, m = views, n = source views of each view, q/p = latent pixels of query/source, s = samples per
 line, e = heads, c = channels, h/w = rows and columns.
 """
@@ -12,6 +15,7 @@ line, e = heads, c = channels, h/w = rows and columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -22,6 +26,8 @@ from latent3d.config import Config
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.plane_sweep import plane_sweep_positions
+from latent3d.geometry.rays import plucker_map
+from latent3d.nn.attention import attend
 from latent3d.nn.layers import ResBlock2d, fourier_embedding, fourier_width, zero_init
 
 
@@ -32,7 +38,8 @@ class EpipolarTransformerConfig(Config):
     width, heads, layers: of the attention.
     samples: hypotheses per line.
     max_sources: at most this many other views per view, references first, then the nearest; None for all.
-    octaves: of the positional code of a sample's depth coordinate.
+    octaves: of the positional code of a sample's depth coordinate (``plain``: of a pixel's ray).
+    kind: ``epipolar`` looks along epipolar lines, ``plain`` at all pixels of the same source views.
     """
 
     depth_range: DepthRange = DepthRange()
@@ -42,6 +49,7 @@ class EpipolarTransformerConfig(Config):
     samples: int = 32
     max_sources: int | None = None
     octaves: int = 6
+    kind: Literal["epipolar", "plain"] = "epipolar"
 
     def build(self, in_channels: int) -> EpipolarTransformer:
         return EpipolarTransformer(self, in_channels)
@@ -56,12 +64,15 @@ class EpipolarLines:
         corners: flat indices into the source grid of the four neighbours of each sample, (b, m, n, q, s * 4).
         weights: bilinear weights, zero outside the image, (b, m, n, q, s * 4).
         valid: samples inside the image and in front of the source camera, (b, m, n, q, s).
+        rays: Plücker coordinates of every latent pixel's ray, (b, m, q, 6), where attention is plain; there are no
+            samples then, s = 0.
     """
 
     sources: Int[Tensor, "b m n"]
     corners: Int[Tensor, "b m n q s4"]
     weights: Float[Tensor, "b m n q s4"]
     valid: Float[Tensor, "b m n q s"]
+    rays: Float[Tensor, "b m q 6"] | None = None
 
 
 @torch.no_grad()
@@ -78,6 +89,10 @@ def epipolar_lines(
     )
     rank = rank + 10.0 * torch.eye(m, device=rank.device)  # a view is no source of itself
     sources = rank.argsort(dim=-1, stable=True)[..., :count]
+    if config.kind == "plain":
+        none = distance.new_zeros(b, m, count, height * width, 0)
+        rays = rearrange(plucker_map(cameras.resized(height, width)), "b m c y x -> b m (y x) c")
+        return EpipolarLines(sources, none.long(), none, none, rays)
     scene = torch.arange(b, device=rank.device)[:, None, None]
     query = cameras[
         torch.arange(b, device=rank.device)[:, None, None], torch.arange(m, device=rank.device)[None, :, None]
@@ -120,7 +135,8 @@ class EpipolarTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.project = nn.Conv2d(in_channels, config.width, 1)
-        self.attentions = nn.ModuleList([EpipolarAttention(config) for _ in range(config.layers)])
+        kind = EpipolarAttention if config.kind == "epipolar" else PlainAttention
+        self.attentions = nn.ModuleList([kind(config) for _ in range(config.layers)])
         self.blocks = nn.ModuleList([ResBlock2d(config.width) for _ in range(config.layers)])
 
     def forward(self, features: Float[Tensor, "b m f h w"], lines: EpipolarLines) -> Float[Tensor, "b m c h w"]:
@@ -179,3 +195,39 @@ class EpipolarAttention(nn.Module):
         mixed = torch.einsum("bmneqp,bmnepc->bmeqc", onto, value)
         mixed = mixed + torch.einsum("bmneqs,esc->bmeqc", weights, code_v)
         return self.out(rearrange(mixed, "b m e q c -> b m q (e c)"))
+
+
+class PlainAttention(nn.Module):
+    """Attention from every latent pixel to all latent pixels of its source views, whose rays are part of the tokens.
+
+    What `EpipolarAttention` reads off the cameras must be learnt here from Plücker coordinates. One learned null key
+    with value zero receives what no pixel explains.
+    """
+
+    def __init__(self, config: EpipolarTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.code = nn.Linear(fourier_width(6, config.octaves), width)
+        self.null = nn.Parameter(torch.zeros(width))
+        self.out = zero_init(nn.Linear(width, width))
+
+    def forward(self, x: Float[Tensor, "b m q c"], lines: EpipolarLines) -> Float[Tensor, "b m q c"]:
+        heads = self.config.heads
+        b, m, _, _ = x.shape
+        if lines.rays is None:
+            raise ValueError("plain attention needs the pixels' rays; make the lines with the same configuration")
+        if lines.sources.shape[-1] == 0:
+            return self.out(torch.zeros_like(x))
+        code = self.code(fourier_embedding(lines.rays, self.config.octaves).to(x.dtype))
+        query, key, value = self.qkv(self.norm(x) + code).chunk(3, -1)
+        scene = torch.arange(b, device=x.device)[:, None, None]
+        key, value = (
+            rearrange(part[scene, lines.sources], "b m n p (e c) -> (b m) e (n p) c", e=heads) for part in (key, value)
+        )
+        null = repeat(self.null.to(key.dtype), "(e c) -> t e 1 c", e=heads, t=b * m)
+        key, value = torch.cat([key, null], 2), torch.cat([value, torch.zeros_like(null)], 2)
+        mixed = attend(rearrange(query, "b m q (e c) -> (b m) e q c", e=heads), key, value)
+        return self.out(rearrange(mixed, "(b m) e q c -> b m q (e c)", b=b))

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 
 from latent3d.geometry.cameras import Cameras, invert_rigid
 from latent3d.geometry.rotations import quaternion_to_matrix
+from latent3d.geometry.view_order import path_order
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import pool_known
-from latent3d.systems.ggs import GGSConfig, path_order
+from latent3d.systems.ggs import GGSConfig
 from systems.common import (
     SIZE,
     psnr,
@@ -51,7 +52,7 @@ def recorded_sample(system, cameras, references, targets, **options):
     out = system.sample(
         references_of(cameras[torch.tensor(references)]),
         cameras[torch.tensor(targets, dtype=torch.long)],
-        on_step=lambda step, steps, state: states.append(state),
+        on_step=lambda step: states.append(step.state),
         **options,
     )
     return out, states

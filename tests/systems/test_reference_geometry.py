@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
-from latent3d.systems.reference_geometry import ReferenceGeometryConfig, ray_slopes
+from latent3d.systems.reference_geometry import ReferenceGeometryConfig, _relative_error, ray_slopes
 from systems.common import batched, rigid, shaken, smooth_images, walk_cameras
 
 SPAN = DepthRange(near=0.5, far=8.0, spacing="log")
@@ -201,7 +203,7 @@ def test_unknown_depth_does_not_count():
 def test_nothing_known_gives_zero_depth_terms():
     net = network()
     terms = net.training_terms(smooth_images(1)[None], batched(walk_cameras(1)), torch.zeros(1, 1, 1, 32, 32))
-    assert {name: term.item() for name, term in terms.items()} == {"depth": 0, "coarse": 0, "edges": 0, "spread": 0}
+    assert set(terms) == {"depth", "relative", "coarse", "edges", "spread"} and not any(terms.values())
 
 
 def test_depth_terms_are_errors_of_ln_depth():
@@ -232,3 +234,10 @@ def test_ray_slopes_are_tangents_of_the_view_angle():
     u, v = ray_slopes(cameras)
     torch.testing.assert_close(u[0], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
     torch.testing.assert_close(v[:, 0], torch.tensor([-0.25, 0.25]))
+
+
+def test_relative_error_known_answers():
+    ratio = torch.tensor([1.0, 0.5, 2.0, math.e])
+    torch.testing.assert_close(_relative_error(ratio.log()), torch.tensor([0.0, 0.5, 1.0, math.e - 1]))
+    steep, straight = (_relative_error(torch.tensor(x)) for x in (1.0, 2.0))
+    torch.testing.assert_close(straight - steep, torch.tensor(math.e))

@@ -19,7 +19,7 @@ h/w = latent rows and columns, H/W = image rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,19 +32,21 @@ from latent3d.diffusion.samplers import sample_euler
 from latent3d.diffusion.schedules import karras_sigmas
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import plucker_map
+from latent3d.geometry.view_order import path_order
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.carried_pixels import carry_pixels, pool_known
+from latent3d.systems.carried_pixels import carry_pixels, plain, pool_known
 from latent3d.systems.epipolar_transformer import epipolar_lines
-from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SceneContext
+from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStep, SceneContext
+from latent3d.systems.origins import origin_of
 from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
 
-__all__ = ["Denoised", "GGSConfig", "GGSOutput", "GGSSystem", "SceneContext"]
+__all__ = ["Denoised", "GGSConfig", "GGSOutput", "GGSSystem", "SamplingStep", "SceneContext"]
 
 
 class GGSSystem(nn.Module):
@@ -141,16 +143,30 @@ class GGSSystem(nn.Module):
 
     # ---- context ----------------------------------------------------------------------------------------------------
 
-    def context_of(self, images: Tensor, cameras: Cameras, is_reference: Bool[Tensor, " m"]) -> SceneContext:
-        """Everything the denoiser needs to know about the references.
+    def context_of(
+        self,
+        images: Tensor,
+        cameras: Cameras,
+        is_reference: Bool[Tensor, " m"],
+        existing: Sequence[Gaussians] | None = None,
+    ) -> SceneContext:
+        """Everything the denoiser needs to know about the references, and about splats that exist already.
 
         Args:
             images: (b, m, 3, H, W) in [0, 1]; only reference frames are read.
             cameras: (b, m); made relative to the first reference here.
             is_reference: (m,).
+            existing: coloured splats of each scene in the world of ``cameras`` (the splat-conditional variant).
+
+        Raises:
+            ValueError: for ``existing`` splats that the denoiser has no input channels for.
         """
         b, m, _, height, _ = images.shape
         index = is_reference.nonzero()[:, 0]
+        if existing is not None:
+            if not self.config.denoiser.condition_channels:
+                raise ValueError("this model cannot see existing splats; build its denoiser with condition_channels")
+            existing = [plain(scene).transformed(cameras.w2c[i, index[0]]) for i, scene in enumerate(existing)]
         cameras = cameras.relative_to(cameras.c2w[:, index[:1]].expand(b, m, 4, 4))
         references = images[:, index]
         with torch.no_grad():
@@ -162,10 +178,11 @@ class GGSSystem(nn.Module):
         carried = crossed = relative = None
         if self.geometry is not None:
             relative = self.geometry(references, cameras[:, index]).relative
+        if relative is not None or existing is not None:
             carried, crossed = carry_pixels(
-                references, relative.detach(), cameras, is_reference,
+                references, None if relative is None else relative.detach(), cameras, is_reference,
                 depth_range=self.config.depth_range, stride=self.config.condition_stride,
-                low_pass=self.config.low_pass_px,
+                low_pass=self.config.low_pass_px, existing=existing,
             )  # fmt: skip
             known, known_share = pool_known(carried[:, :, 4:], carried[:, :, 3:4], height // h)
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
@@ -203,7 +220,8 @@ class GGSSystem(nn.Module):
         steps: int = 30,
         seed: int = 0,
         bf16: bool = False,
-        on_step: Callable[[int, int, Denoised], None] | None = None,
+        existing: Gaussians | None = None,
+        on_step: Callable[[SamplingStep], None] | None = None,
     ) -> GGSOutput:
         """Generate a scene from posed references.
 
@@ -213,10 +231,13 @@ class GGSSystem(nn.Module):
             steps: Euler steps; one step gives the mean of what the model expects instead of a sample.
             seed: of the initial noise.
             bf16: run the networks in bfloat16 (autocast); geometry and splats stay in float32.
-            on_step: called with (step, steps, state) after every step.
+            existing: splats that the scene has already, in the cameras' world; they condition the new views and are
+                not part of the result (see `latent3d.systems.growth`).
+            on_step: called after every step with the splats so far.
 
         Raises:
-            ValueError: if there is no reference, or images are not of the model's size.
+            ValueError: if there is no reference, or images are not of the model's size, or the model cannot be
+                conditioned on ``existing`` splats.
         """
         k, size = len(references), (self.config.height, self.config.width)
         if k < 1 or tuple(references.images.shape[-2:]) != size:
@@ -233,7 +254,8 @@ class GGSSystem(nn.Module):
         is_reference = (order < k).to(images.device)
         anchor = cameras.c2w[order[is_reference.cpu().nonzero()[0, 0]]]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            context = self.context_of(images[order][None], cameras[order][None], is_reference)
+            known = None if existing is None else [existing]
+            context = self.context_of(images[order][None], cameras[order][None], is_reference, known)
 
             generator = torch.Generator().manual_seed(seed)
             shape = context.latents.shape[2:]
@@ -249,13 +271,20 @@ class GGSSystem(nn.Module):
             for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
                 z = step.latents
                 if on_step is not None:
-                    on_step(step.step, steps, step.aux)
+                    on_step(SamplingStep(step.step + 1, steps, step.aux.splats[0].transformed(anchor), step.aux))
             final = self(z, z.new_full((1,), self.config.sigma_min), context)
             full = self.decode_3d(final.features, z, context, final.depth_map)[0]
             decoded = self.vae.decode(z[0]).float()
             pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
+            surface = F.interpolate(final.depth_map[0, is_reference], size=size, mode="bilinear")
+            if context.relative is not None:
+                surface = config.depth_range.depth(context.relative[0])
+            source = self.decoder.source_views(is_reference, *size)
+            origin = origin_of(full, is_reference[source], context.cameras[0, is_reference], surface)
         return GGSOutput(
             gaussians=full.transformed(anchor),
+            origin=origin,
+            source=order.to(source.device)[source],
             latent_gaussians=final.splats[0].transformed(anchor),
             images=pictures[back],
             depths=final.depth_map[0][back],
@@ -312,20 +341,3 @@ class GGSSystem(nn.Module):
         from latent3d.systems import ggs_training
 
         return ggs_training.sheet(self, batch, stage, generator)
-
-
-def path_order(cameras: Cameras) -> Tensor:
-    """Order (m,) of views along the camera path: from the first view, always to the nearest one not yet visited.
-
-    Distance counts the move of the centre against the extent of all centres, and the turn of the optical axis.
-    """
-    centers = cameras.centers.double().cpu()
-    axes = cameras.w2c[:, 2, :3].double().cpu()
-    moves = torch.cdist(centers, centers)
-    cost = moves / moves.max().clamp_min(1e-9) + (1 - axes @ axes.T)
-    order, left = [0], set(range(1, len(cameras)))
-    while left:
-        nearest = min(left, key=lambda view: (float(cost[order[-1], view]), view))
-        order.append(nearest)
-        left.remove(nearest)
-    return torch.tensor(order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from latent3d.autoencoders.image_vae import ImageVAEConfig
@@ -168,6 +168,23 @@ class Denoised:
 
 
 @dataclass(frozen=True)
+class SamplingStep:
+    """The state after one step of the sampler.
+
+    Attributes:
+        step, steps: its number, from 1, and their count.
+        gaussians: coloured splats of latent resolution, in the world of the given cameras: a coarse scene from the
+            first step on.
+        state: everything the model made in this step, in the frame of the first reference.
+    """
+
+    step: int
+    steps: int
+    gaussians: Gaussians
+    state: Denoised
+
+
+@dataclass(frozen=True)
 class GGSOutput:
     """A generated scene; views are the references in the given order, then the targets in the given order.
 
@@ -178,6 +195,8 @@ class GGSOutput:
         depths: z-depth rendered from the latent splats, (M, 1, h, w).
         latents: (M, c, h, w).
         cameras: (M,). is_reference: (M,).
+        origin: `Origin` of each of the ``gaussians``.
+        source: number of the view that each of the ``gaussians`` comes from.
         low_pass_px: low-pass at which ``gaussians`` are to be rendered by cameras of this image size.
     """
 
@@ -188,4 +207,6 @@ class GGSOutput:
     latents: Float[Tensor, "m c h w"]
     cameras: Cameras
     is_reference: Bool[Tensor, " m"]
+    origin: UInt8[Tensor, " n"]
+    source: Int[Tensor, " n"]
     low_pass_px: float = LOW_PASS_PX

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from latent3d.config import Config
@@ -169,6 +169,12 @@ class SplatDecoder(nn.Module):
             fine = raw[:, views].repeat_interleave(detail, -1).repeat_interleave(detail, -2)
             parts.append(self.activate(fine, evidence.of(views, detail), cameras[:, views]))
         return [Gaussians.cat(list(pair)) for pair in zip(*parts, strict=True)]
+
+    def source_views(self, is_reference: Bool[Tensor, " m"], height: int, width: int) -> Int[Tensor, " n"]:
+        """The view that each splat of a scene comes from, in the order of `forward`."""
+        detail = torch.where(is_reference, self.config.reference_detail**2, 1)
+        views = torch.cat([is_reference.nonzero()[:, 0], (~is_reference).nonzero()[:, 0]])
+        return views.repeat_interleave(height * width * detail[views])
 
     def outputs(
         self,

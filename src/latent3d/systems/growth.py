@@ -1,0 +1,265 @@
+"""Scenes that grow: any number of references and views, a few at a time (GGS sections 3.4 and 4.3; spec 6).
+
+Every chunk takes one or two references and a handful of target views. What exists already is rendered into all of them
+and conditions the model, which so only fills in what is missing; its splats are then fused into the scene. Memory per
+chunk does not depend on the length of the path, but for the splats themselves.
+
+Letters: m = all views (references first, then targets), k = references, n = splats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.trajectories import interpolate_poses
+from latent3d.geometry.view_order import path_order, view_distances
+from latent3d.rendering.splats import render_gaussians
+from latent3d.representations.gaussians import Gaussians
+from latent3d.representations.origin import Origin
+from latent3d.representations.views import Views
+from latent3d.systems.ggs import GGSOutput, GGSSystem, SamplingStep
+from latent3d.systems.origins import SURFACE_TOLERANCE, SampledSurface, origin_of
+
+SHOWN_ALPHA = 0.9
+"""A pixel that the scene covers this much is not filled again."""
+COARSER = 1.5
+"""A surface is replaced by a view that shows it with splats this much smaller."""
+MIN_OPACITY = 0.005
+"""Splats below this opacity are never drawn and are left out."""
+MARGIN = 0.2
+"""Splats this share of the picture outside its frame still condition a view."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is made in one go: numbers of reference and target views."""
+
+    references: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GrownScene:
+    """A scene on its way.
+
+    Attributes:
+        output: all views and the splats so far; views that are still to be made are black.
+        done: number of chunks in it.
+    """
+
+    output: GGSOutput
+    done: int
+
+
+def plan_growth(cameras: Cameras, references: int, views: int = 8) -> tuple[Chunk, ...]:
+    """Chunks of at most ``views`` views that cover all of them.
+
+    References are taken up along the path, each with the nearest one that is known by then; a target belongs to the
+    pair it is closest to. With a single reference all chunks look from it.
+
+    Args:
+        cameras: (m,), references first.
+        references: their number K.
+        views: per chunk, references included.
+
+    Raises:
+        ValueError: without a reference, or if a chunk holds no more views than its references.
+    """
+    if not 1 <= references <= len(cameras) or views <= min(references, 2):
+        raise ValueError(
+            f"a scene cannot grow from {references} references among {len(cameras)} views in chunks of {views}; give "
+            "at least one reference and more views per chunk"
+        )
+    distance = view_distances(cameras)
+    order = path_order(cameras[:references]).tolist()
+    pairs: list[tuple[int, ...]] = [
+        (min(order[:place], key=lambda known: float(distance[known, view])), view)
+        for place, view in enumerate(order)
+        if place
+    ]
+    members: dict[tuple[int, ...], list[int]] = {pair: [] for pair in pairs or [(order[0],)]}
+    for target in range(references, len(cameras)):
+        pair = min(members, key=lambda ends: sum(float(distance[target, end]) for end in ends) / len(ends))
+        members[pair].append(target)
+    chunks = []
+    for pair, targets in members.items():
+        targets.sort(key=lambda target: (float(distance[pair[0], target] - distance[pair[-1], target]), target))
+        room = views - len(pair)
+        groups = [targets[start : start + room] for start in range(0, len(targets), room)] or [[]]
+        chunks += [Chunk(pair, tuple(group)) for group in groups]
+    return tuple(chunks)
+
+
+def cameras_between(references: Cameras, per_gap: int = 6) -> Cameras:
+    """``per_gap`` cameras on a smooth path from each reference (K,) to the next along the path, ((K - 1) per_gap,)."""
+    keys = references[path_order(references)]
+    spaces = per_gap + 1
+    c2w = interpolate_poses(keys.c2w.double(), (len(keys) - 1) * spaces + 1).to(keys.w2c)
+    places = torch.tensor([i for i in range(len(c2w)) if i % spaces], dtype=torch.long)
+    low = places // spaces
+    k = torch.lerp(keys.k[low], keys.k[low + 1], ((places % spaces) / spaces).to(keys.k)[:, None, None])
+    return Cameras.from_c2w(c2w[places], k, keys.height, keys.width)
+
+
+def seed_scene(system: GGSSystem, references: Views, targets: Cameras) -> GrownScene:
+    """The scene before its first chunk."""
+    cameras = Cameras.cat([references.cameras, targets]) if len(targets) else references.cameras
+    config, m, device = system.config, len(cameras), references.images.device
+    images = references.images.new_zeros(m, 3, config.height, config.width)
+    images[: len(references)] = references.images
+    with torch.no_grad():
+        latent = system.vae.encode(references.images[:1, None])[:, 0]
+    channels, h, w = latent.shape[1:]
+    return GrownScene(
+        GGSOutput(
+            gaussians=_no_splats(device),
+            latent_gaussians=_no_splats(device, config.head.features),
+            images=images,
+            depths=images.new_zeros(m, 1, h, w),
+            latents=images.new_zeros(m, channels, h, w),
+            cameras=cameras,
+            is_reference=torch.arange(m, device=device) < len(references),
+            origin=torch.zeros(0, dtype=torch.uint8, device=device),
+            source=torch.zeros(0, dtype=torch.long, device=device),
+            low_pass_px=config.decoder.low_pass_px,
+        ),
+        0,
+    )
+
+
+def _no_splats(device: torch.device, features: int = 0) -> Gaussians:
+    nothing = torch.zeros(0, 4, device=device)
+    colors = nothing[:, :3]
+    return Gaussians(
+        colors, nothing, colors, nothing[:, 0], colors, nothing.new_zeros(0, features) if features else None
+    )
+
+
+def grow(
+    system: GGSSystem,
+    scene: GrownScene,
+    chunks: Sequence[Chunk],
+    *,
+    steps: int = 30,
+    seed: int = 0,
+    bf16: bool = False,
+    on_step: Callable[[SamplingStep], None] | None = None,
+) -> Iterator[GrownScene]:
+    """Make the chunks that are not done yet, one after the other; yields the scene after each.
+
+    Args:
+        scene: from `seed_scene`, or what an interrupted run had reached: the rest then comes out the same.
+        chunks: the whole plan.
+        steps, bf16, on_step: see `GGSSystem.sample`. Chunk i is sampled with ``seed`` + i.
+
+    Raises:
+        ValueError: if the model cannot be conditioned on splats.
+    """
+    for number in range(scene.done, len(chunks)):
+        output, chunk = scene.output, chunks[number]
+        views = torch.tensor(chunk.references + chunk.targets)
+        shown, asked = views[: len(chunk.references)], views[len(chunk.references) :]
+        known = output.gaussians[in_view(output.gaussians, output.cameras[views])]
+        new = system.sample(
+            Views(output.images[shown], output.cameras[shown]), output.cameras[asked], steps=steps, seed=seed + number,
+            bf16=bf16, existing=known if len(known) else None, on_step=on_step,
+        )  # fmt: skip
+        earlier = {view for before in chunks[:number] for view in before.references}
+        fresh = torch.tensor([view not in earlier for view in views.tolist()]) & new.is_reference.cpu()
+        scene = GrownScene(_joined(output, new, views, fresh.to(new.is_reference.device)), number + 1)
+        yield scene
+
+
+def _joined(output: GGSOutput, new: GGSOutput, views: Tensor, fresh: Bool[Tensor, " c"]) -> GGSOutput:
+    """The scene with a chunk's views and those of its splats that it did not have."""
+    old_kept, new_kept = fuse(output.gaussians, output.origin, new, fresh)
+    added, source = new.gaussians[new_kept], views.to(new.source.device)[new.source[new_kept]]
+    gaussians = Gaussians.cat([output.gaussians[old_kept], added])
+    place = views.to(output.images.device)
+    scene = replace(
+        output,
+        gaussians=gaussians,
+        latent_gaussians=Gaussians.cat([output.latent_gaussians, new.latent_gaussians]),
+        images=output.images.index_copy(0, place, new.images),
+        depths=output.depths.index_copy(0, place, new.depths),
+        latents=output.latents.index_copy(0, place, new.latents),
+        origin=torch.cat([output.origin[old_kept], new.origin[new_kept]]),
+        source=torch.cat([output.source[old_kept], source]),
+    )
+    return replace(scene, origin=_origin_by_all(scene, new))
+
+
+def _origin_by_all(scene: GGSOutput, new: GGSOutput) -> Tensor:
+    """Origins with what all references so far show: a chunk itself knows of its own only."""
+    made = scene.origin != int(Origin.SEEN)
+    known = torch.unique(scene.source[~made])
+    cameras = scene.cameras[known.cpu()]
+    surfaces = seen_surface(scene.gaussians[~made], cameras, new.low_pass_px)
+    return origin_of(scene.gaussians, ~made, cameras, surfaces[:, :1])
+
+
+@torch.no_grad()
+def fuse(
+    old: Gaussians, old_origin: Tensor, new: GGSOutput, fresh: Bool[Tensor, " c"]
+) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " a"]]:
+    """Which splats of a scene and of a new chunk stay when they are joined, so that nothing is there twice.
+
+    What a new reference sees replaces what had been made up in front of it, and coarser splats of the same surface. A
+    new splat is left out where the scene covers its pixel already: always in generated views, which were made to agree
+    with the scene; in new references if the scene has the same surface there; in references that the scene had before.
+
+    Args:
+        old, old_origin: splats of the scene and their `Origin`.
+        new: of the chunk, c views.
+        fresh: which of its views are references that the scene has not had.
+    """
+    drawn = new.gaussians.opacities >= MIN_OPACITY
+    seen = new.origin == int(Origin.SEEN)
+    drawn &= ~seen | fresh[new.source]
+    old_kept = torch.ones(len(old), dtype=torch.bool, device=old.means.device)
+    if not len(old):
+        return old_kept, drawn
+    if bool(fresh.any()):
+        cameras = new.cameras[fresh.nonzero()[:, 0].cpu()]
+        surface = seen_surface(new.gaussians[drawn & seen], cameras, new.low_pass_px)
+        there = SampledSurface(old.means, cameras, surface[:, :1])
+        before = (there.depth > 0) & (there.z < (1 + SURFACE_TOLERANCE) * there.depth)
+        same = before & (there.z > (1 - SURFACE_TOLERANCE) * there.depth)
+        coarser = same & (_size(old) > COARSER * there.of(surface[:, 1:])[:, 0])
+        old_kept = ~((before & (old_origin != int(Origin.SEEN))) | coarser).any(0)
+    covered = seen_surface(old[old_kept], new.cameras, new.low_pass_px)
+    for view in range(len(new.cameras)):
+        index = (drawn & (new.source == view)).nonzero()[:, 0]
+        there = SampledSurface(new.gaussians.means[index], new.cameras[view : view + 1], covered[view : view + 1, :1])
+        same = (there.z - there.depth).abs() < SURFACE_TOLERANCE * there.depth
+        drawn[index] = ~torch.where(fresh[view], same, there.depth > 0)[0]
+    return old_kept, drawn
+
+
+def seen_surface(gaussians: Gaussians, cameras: Cameras, low_pass: float) -> Float[Tensor, "v 2 H W"]:
+    """z-depth of what splats show, 0 where they cover less than `SHOWN_ALPHA`; and the size of the splats there."""
+    sized = replace(gaussians, colors=None, features=_size(gaussians)[:, None], harmonics=None)
+    render = render_gaussians(sized, cameras, low_pass=low_pass)
+    assert render.features is not None
+    shown = render.alpha >= SHOWN_ALPHA
+    size = render.features / render.alpha.clamp_min(SHOWN_ALPHA)
+    return torch.cat([render.depth, size], 1) * shown
+
+
+def _size(gaussians: Gaussians) -> Float[Tensor, " n"]:
+    """Extent of splats along the surface they lie on: the middle one of their standard deviations."""
+    return gaussians.scales.median(-1).values
+
+
+def in_view(gaussians: Gaussians, cameras: Cameras) -> Bool[Tensor, " n"]:
+    """Splats whose centres lie before one of the cameras (v,), in or near its frame."""
+    count = len(cameras)
+    pixels, z = cameras.project(gaussians.means.expand(count, *gaussians.means.shape))
+    place = pixels / pixels.new_tensor([cameras.width, cameras.height])
+    return ((z > 0) & (place > -MARGIN).all(-1) & (place < 1 + MARGIN).all(-1)).any(0)

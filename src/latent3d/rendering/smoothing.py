@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.precision import full_precision
@@ -18,18 +20,24 @@ def smoothed(gaussians: Gaussians, cameras: Cameras, low_pass: float = LOW_PASS_
     """Widen every splat by the footprint of the finest pixel that shows it (the 3D filter of Mip-Splatting, Yu et al.
     2024, without its loss of opacity, which would open gaps here).
 
-    s^2 -> s^2 + low_pass * (depth / focal)^2, with the smallest depth / focal among the cameras whose image holds the
-    splat's centre. Splats outside all of them take the smallest of all.
+    s^2 -> s^2 + low_pass * footprint^2, see `finest_footprint`.
 
     Args:
         gaussians: N splats.
         cameras: (V,), at the resolution the splats were made for.
         low_pass: in square pixels, as in `render_gaussians`.
     """
-    pixels, depth = cameras.project(gaussians.means.expand(len(cameras), -1, -1))
+    smallest = finest_footprint(gaussians.means, cameras)
+    return replace(gaussians, scales=(gaussians.scales.square() + low_pass * smallest.square()[:, None]).sqrt())
+
+
+@torch.no_grad()
+def finest_footprint(means: Float[Tensor, "n 3"], cameras: Cameras) -> Float[Tensor, " n"]:
+    """Width of a pixel at every point in scene units, depth / focal: the smallest among the cameras whose image holds
+    the point, and among all cameras where none does. cameras: (V,)."""
+    pixels, depth = cameras.project(means.expand(len(cameras), -1, -1))
     inside = (depth > NEAR) & (pixels >= 0).all(-1)
     inside &= (pixels[..., 0] < cameras.width) & (pixels[..., 1] < cameras.height)
     footprint = depth.clamp_min(NEAR) / cameras.k[:, 0, 0, None]
     smallest = footprint.masked_fill(~inside, torch.inf).amin(0)
-    smallest = torch.where(smallest.isinf(), footprint.amin(0), smallest)
-    return replace(gaussians, scales=(gaussians.scales.square() + low_pass * smallest.square()[:, None]).sqrt())
+    return torch.where(smallest.isinf(), footprint.amin(0), smallest)

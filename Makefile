@@ -1,4 +1,6 @@
 # From a fresh clone: `make demo` turns one photo into a 3D scene, `make test` runs all tests, `make lint` checks style and types.
+# `make ablations` trains and judges the comparisons of the GGS paper in equal conditions; stopped, it goes on when started
+# again. MINUTES is per run; ARGS takes further options, for example ARGS="--only ggs,no3d --bank DIR".
 # Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
 
 PYTHON ?= python3
@@ -6,11 +8,14 @@ VENV ?= .venv
 JOBS ?= 2
 IMAGE ?= examples/room.jpg
 OUT ?= out/demo
+ABLATIONS ?= out/ablations
+MINUTES ?= 30
+ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo install test lint format clean
+.PHONY: demo install test lint format ablations clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -51,6 +56,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+ablations: $(VENV)/.installed
+	$(BIN)/python bench/ablations.py --out $(ABLATIONS) --minutes $(MINUTES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

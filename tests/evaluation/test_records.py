@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from latent3d.evaluation.records import compare, interval, plain, read_record
+from latent3d.evaluation.records import interval, plain, read_record
 
 
 def test_interval_of_a_constant_and_of_noise():
@@ -26,19 +26,6 @@ def test_scenes_without_a_number_are_left_out():
 def test_plain_is_strict_json():
     value = {"a": (1, np.float32(2.5)), "b": {"c": math.nan, 3: np.int64(4)}}
     assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"a": [1, 2.5], "b": {"c": None, "3": 4}}
-
-
-def _record(psnr, extractor="random_conv"):
-    scores = {key: [0.5, 0.5] for key in ("psnr_seen", "psnr_unseen", "ssim", "sharpness_seen", "abs_rel", "tsed")}
-    columns = scores | {"psnr": psnr, "tsed_matches": [None, 20.0]}
-    return {"metric_version": 1, "extractor": {"name": extractor}, "methods": {"splats@1": {"per_scene": columns}}}
-
-
-def test_compare_pairs_scenes_and_refuses_other_conditions():
-    text = compare(_record([20.0, 30.0]), _record([21.0, 31.0]))
-    assert "| splats@1 | +1.00 ± 0.00 |" in text
-    with pytest.raises(ValueError, match="extractor"):
-        compare(_record([20.0, 30.0]), _record([21.0, 31.0], extractor="clip"))
 
 
 def test_records_that_are_none_are_named(tmp_path):

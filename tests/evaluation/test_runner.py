@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from latent3d.evaluation.baselines import warp_references
+from latent3d.evaluation.command import evaluate_command
+from latent3d.evaluation.comparison import compare
 from latent3d.evaluation.protocols import PROTOCOLS
-from latent3d.evaluation.records import compare, read_record
-from latent3d.evaluation.runner import EvaluationConfig, evaluate, evaluate_command
+from latent3d.evaluation.records import read_record
+from latent3d.evaluation.runner import EvaluationConfig, evaluate
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
 from latent3d.rendering.base import LOW_PASS_PX
@@ -171,8 +173,8 @@ def test_the_table_has_every_method_and_never_says_fid(oracle_run):
 
 def test_the_sheet_has_a_row_per_scene(oracle_run):
     with Image.open(oracle_run[0] / "ggs_two_ref_planes.png") as picture:
-        # references 2, truth, warp, autoencoder, splats, decoded, model warp, true depth, depth of splats
-        assert picture.size[0] == 10 * (SIZE + 4) - 4
+        # references 2, truth, blend, homography, flow, warp, autoencoder, splats, decoded, model warp, 2 depths
+        assert picture.size[0] == 13 * (SIZE + 4) - 4
         assert picture.size[1] > 2 * SIZE
         assert np.asarray(picture).std() > 20
 
@@ -223,8 +225,8 @@ def test_captures_run_without_depth(tmp_path, shared_data):
     record = evaluate_command(
         out=tmp_path,
         protocol="ggs_one_ref",
-        capture=shared_data("posed_fox"),
-        capture_stride=6,
+        data=shared_data("posed_fox"),
+        stride=6,
         baselines_only=True,
         progress=False,
     )[0]

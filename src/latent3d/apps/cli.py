@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from latent3d.apps.cmd_compare import Compare
 from latent3d.apps.cmd_data import Data
 from latent3d.apps.cmd_doctor import Doctor
 from latent3d.apps.cmd_evaluate import Evaluate
@@ -24,6 +25,7 @@ Command = (
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[PlanTraining, tyro.conf.subcommand("plan")]
     | Annotated[Data, tyro.conf.subcommand("data")]

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+
+import tyro
 
 from latent3d.apps.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a model beside its baselines; writes JSON and Markdown, and goes on where it stopped."""
+    """Measure a model beside its baselines; writes JSON and Markdown, and goes on where it stopped.
 
-    weights: Annotated[str | None, option("NAME|DIR", "ggs_rooms")] = None
-    """Folder of weights, or the name of shipped ones."""
+    On worlds, or with --data on posed photos of your own (latent3d compare shows what changed between two results).
+    """
+
+    weights: Annotated[tyro.conf.Positional[str | None], option("NAME|DIR", "ggs_rooms")] = None
+    """Folder of weights or of a training run (its averaged weights so far), or the name of shipped weights."""
     out: Path = Path("out/evaluation")
     """Folder for the tables."""
-    protocol: tuple[str, ...] = ()
-    """Which references and targets, by name. Default: all protocols."""
+    data: Annotated[tuple[Path, ...], option("DIR", "worlds")] = ()
+    """Folders of posed captures (see latent3d data check) or banks of clips instead of worlds."""
+    protocol: tuple[str, ...] = ("ggs_one_ref", "ggs_two_ref")
+    """Which references and targets, by name; also ggs_two_ref_outside."""
+    index: Annotated[Path | None, option("FILE", "none")] = None
+    """Published cases (pixelSplat, latentSplat, MVSplat360) in place of a protocol; --data holds their scenes."""
+    views: int = 8
+    """Views per scene, references and targets."""
+    stride: int = 1
+    """Photos of a capture that far apart."""
+    scale: Annotated[Literal["auto"] | float, option("auto|FACTOR", "auto")] = "auto"
+    """Factor of a capture's translations, to metres; auto: by the points that match between the references."""
     family: tuple[str, ...] = ("mixed", "other")
     """Kinds of worlds; other is never trained on."""
     split: Literal["test", "val"] = "test"
     """Which part of the seeds."""
     scenes: int = 64
-    """Scenes per family."""
+    """Scenes per family, at most so many per capture or bank."""
     steps: tuple[int, ...] = (1, 30)
     """Numbers of sampler steps to compare."""
     seed: int = 0
     """Random seed; scene i samples with seed + i."""
-    capture: Annotated[Path | None, option("DIR", "none")] = None
-    """Folder of a posed capture instead of worlds (see latent3d data check)."""
-    capture_stride: int = 1
-    """Photos that far apart."""
-    capture_scale: float = 1.0
-    """Factor of the photos' translations, to metres."""
     extractor: str = "random_conv"
     """Network whose features the Frechet distance compares."""
     extractor_weights: Annotated[Path | None, option("FILE", "none")] = None
@@ -45,25 +57,43 @@ class Evaluate:
     """cpu, cuda or cuda:N."""
 
     def run(self) -> None:
-        if self.scenes < 1 or not self.steps or min(self.steps) < 1 or self.capture_stride < 1:
-            raise ValueError("give at least one of --scenes and --steps, and a --capture-stride of 1 or more")
-        from latent3d.evaluation.protocols import PROTOCOLS
-        from latent3d.evaluation.runner import evaluate_command
+        if min(self.scenes, self.stride, *self.steps) < 1 or not self.steps or self.views < 2:
+            raise ValueError("give at least one of --scenes, --steps and --stride, and 2 or more --views")
+        if self.scale != "auto" and self.scale <= 0:
+            raise ValueError(f"the --scale is auto or a positive number, not {self.scale}")
+        from latent3d.evaluation.command import evaluate_command
 
-        evaluate_command(
-            self.weights,
-            self.out,
-            protocol=self.protocol or tuple(PROTOCOLS),
-            family=self.family,
-            scenes=self.scenes,
-            steps=self.steps,
-            seed=self.seed,
-            split=self.split,
-            capture=self.capture,
-            capture_stride=self.capture_stride,
-            capture_scale=self.capture_scale,
-            extractor=self.extractor,
-            extractor_weights=self.extractor_weights,
-            baselines_only=self.baselines_only,
-            device=self.device,
-        )
+        with _weights_folder(self.weights) as weights:
+            evaluate_command(
+                weights,
+                self.out,
+                data=self.data,
+                index=self.index,
+                protocol=self.protocol,
+                views=self.views,
+                stride=self.stride,
+                scale=None if self.scale == "auto" else self.scale,
+                family=self.family,
+                scenes=self.scenes,
+                steps=self.steps,
+                seed=self.seed,
+                split=self.split,
+                extractor=self.extractor,
+                extractor_weights=self.extractor_weights,
+                baselines_only=self.baselines_only,
+                device=self.device,
+            )
+        print(f"the tables are in {self.out / 'results.md'}")
+
+
+@contextmanager
+def _weights_folder(weights: str | None) -> Iterator[str | Path | None]:
+    """Weights as a folder or shipped name; those of a training run are exported for as long as they are needed."""
+    run = Path(weights) if weights is not None else None
+    if run is None or not (run / "checkpoints").is_dir():
+        yield weights
+        return
+    from latent3d.training.export import export_weights
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield export_weights(run, Path(scratch) / run.resolve().name)

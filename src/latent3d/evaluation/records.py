@@ -1,4 +1,4 @@
-"""Result records: means with bootstrap intervals, JSON, Markdown tables and comparison of two records.
+"""Result records: means with bootstrap intervals, JSON and Markdown tables.
 
 A record carries everything a number depends on (extractor and hash, N, resolution, resize rule, thresholds, alignment,
 axes, seeds, weights, versions); two records whose settings differ are not compared.
@@ -34,8 +34,8 @@ COLUMNS = {
     "seconds": ("s/scene", 2),
 }
 """Per-scene numbers that the table prints: heading and digits."""
-SAME = ("metric_version", "protocol", "scenes", "resolution", "extractor", "tsed", "depth", "seen")
-"""Parts of a record that must agree before two records are compared."""
+PARTS = ("metric_version", "protocol", "scenes", "first_scene_sha256", "resolution", "extractor", "methods")
+"""What every record holds, by which a file is known to be one."""
 
 
 def interval(values: np.ndarray, seed: int = 0) -> dict[str, float | int | None]:
@@ -59,7 +59,7 @@ def build_record(
 
     Args:
         conditions: metric_version, protocol, scenes, config, extractor and weights, as plain dictionaries.
-        entries: per scene ``scores`` (by method, then number), ``size`` and perhaps ``seen_share``.
+        entries: per scene ``scores`` (by method, then number), ``size``, ``factor`` and perhaps ``seen_share``.
         features: of all target images by method, (N, d), the truth's among them.
     """
     extractor, config = conditions["extractor"], conditions["config"]
@@ -67,27 +67,28 @@ def build_record(
     for name in entries[0]["scores"]:
         rows = [entry["scores"][name] for entry in entries]
         columns = {key: [item[key] for item in rows] for key in METRICS}
-        curve = {t: interval(_array([item["tsed_curve"][t] for item in rows]))["mean"] for t in rows[0]["tsed_curve"]}
+        curve = {t: interval(array([item["tsed_curve"][t] for item in rows]))["mean"] for t in rows[0]["tsed_curve"]}
         methods[name] = {
-            "scores": {key: interval(_array(values)) for key, values in columns.items()},
+            "scores": {key: interval(array(values)) for key, values in columns.items()},
             "tsed_curve": curve,
             "distances": None if name == TRUTH else _distances(features[TRUTH], features[name], extractor["name"]),
             "per_scene": columns,
         }
-    nearest = _array(methods[NEAREST]["per_scene"]["psnr"])
-    shares = _array([entry.get("seen_share") for entry in entries])
+    nearest = array(methods[NEAREST]["per_scene"]["psnr"])
+    shares = array([entry.get("seen_share") for entry in entries])
     record = conditions | {
         "scenes": conditions["scenes"] | {"count": len(entries), "targets": len(features[TRUTH])},
         "resolution": entries[0]["size"],
         "seeds": f"{config['seed']} + scene index",
         "tsed": config["tsed"] | {"unit": "pixels at a shorter side of 256", "axes": "OpenCV", "sift": "OpenCV"},
         "depth": {"alignment": "none; abs_rel_median_aligned: median ratio", "views": "targets", "kind": "z-depth"},
+        "scale": _scale([entry["factor"] for entry in entries], config["median_depth"]),
         "seen": {"tolerance": config["seen_tolerance"], "share": interval(shares)["mean"]},
         "interval": f"95 % percentile bootstrap over scenes, {BOOTSTRAP_DRAWS} draws",
         "versions": versions(),
         "machine": machine(),
         "gain_over_nearest_reference": {
-            name: interval(_array(method["per_scene"]["psnr"]) - nearest)
+            name: interval(array(method["per_scene"]["psnr"]) - nearest)
             for name, method in methods.items()
             if name not in (TRUTH, NEAREST)
         },
@@ -96,8 +97,10 @@ def build_record(
     return plain(record)
 
 
-def _distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float]:
-    """Distances of N fake to N real images by name; precision and recall with 3 neighbours."""
+def _distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float] | None:
+    """Distances of N fake to N real images by name; precision and recall with 3 neighbours. None for a single image."""
+    if len(real) < 2:
+        return None
     scores = {score_name("FD", extractor): frechet_distance(real, fake)}
     scores[score_name("KD", extractor)] = kernel_distance(real, fake).mean
     if len(real) > 3:
@@ -105,7 +108,15 @@ def _distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float]:
     return scores
 
 
-def _array(values: list[float | None]) -> np.ndarray:
+def _scale(factors: list[float], median_depth: float | None) -> dict[str, Any]:
+    """How scenes were scaled by what their references show: the depth aimed at, scenes scaled, range of factors."""
+    scaled = [factor for factor in factors if factor != 1]
+    spread = [min(scaled), max(scaled)] if scaled else None
+    return {"median_depth": median_depth, "scenes": len(scaled), "factors": spread, "by": "matches of the references"}
+
+
+def array(values: list[float | None]) -> np.ndarray:
+    """Per-scene numbers as float64, NaN where a scene has none."""
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
@@ -134,7 +145,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' is not JSON ({error}); give a results file of latent3d evaluate") from error
-    if not isinstance(record, dict) or "metric_version" not in record or "methods" not in record:
+    if not isinstance(record, dict) or not all(key in record for key in PARTS):
         raise ValueError(f"'{path}' is not a results file of latent3d evaluate")
     return record
 
@@ -151,7 +162,7 @@ def markdown(record: dict[str, Any]) -> str:
         "|---|" + "---:|" * len(heads),
     ]
     for name, method in record["methods"].items():
-        cells = [_cell(method["scores"].get(key), digits) for key, (_, digits) in COLUMNS.items()]
+        cells = [cell(method["scores"].get(key), digits) for key, (_, digits) in COLUMNS.items()]
         cells.append(f"{method['distances'][distance]:.4g}" if method["distances"] else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     side = min(record["resolution"])
@@ -164,41 +175,24 @@ def markdown(record: dict[str, Any]) -> str:
         f"{tsed['min_matches']} SIFT matches; extractor {record['extractor']['name']} "
         f"({record['extractor']['sha256'][:12]}), N = {scenes['targets']}. `@n` = n denoising steps.",
     ]
+    scale = record.get("scale", {})
+    if scale.get("median_depth") is not None:
+        lines[-1] += (
+            f" Translations of {scale['scenes']} of {scenes['count']} scenes were scaled so that points matched "
+            f"between their references lie at a median depth of {scale['median_depth']:g}."
+        )
     gains = [f"- {name}: {_gain(gain)}" for name, gain in record.get("gain_over_nearest_reference", {}).items()]
     if gains:
         lines += ["", "PSNR over the nearest reference's picture, paired by scene:", "", *gains]
     return "\n".join(lines) + "\n"
 
 
-def compare(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Markdown table of the changes from ``first`` to ``second``, method by method.
-
-    Differences are paired by scene and carry a bootstrap interval.
-
-    Raises:
-        ValueError: if the records were made under different conditions.
-    """
-    for key in SAME:
-        if first.get(key) != second.get(key):
-            raise ValueError(f"the two results differ in '{key}' and cannot be compared; evaluate both the same way")
-    names = [name for name in first["methods"] if name in second["methods"]]
-    keys = [key for key in COLUMNS if key != "seconds"]
-    lines = ["| method | " + " | ".join(COLUMNS[key][0] for key in keys) + " |", "|---|" + "---:|" * len(keys)]
-    for name in names:
-        one, two = (record["methods"][name]["per_scene"] for record in (first, second))
-        cells = []
-        for key in keys:
-            change = interval(_array(two[key]) - _array(one[key]))
-            cells.append(_cell(change, COLUMNS[key][1], sign="+"))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def _gain(gain: dict[str, Any]) -> str:
-    return "-" if gain["mean"] is None else f"{_cell(gain, 2, sign='+')} dB"
+    return "-" if gain["mean"] is None else f"{cell(gain, 2, sign='+')} dB"
 
 
-def _cell(score: dict[str, Any] | None, digits: int, sign: str = "") -> str:
+def cell(score: dict[str, Any] | None, digits: int, sign: str = "") -> str:
+    """Mean and half the interval as they stand in a table."""
     if score is None or score["mean"] is None:
         return "-"
     half = 0.5 * (score["high"] - score["low"])

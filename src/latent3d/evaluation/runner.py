@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,21 +22,15 @@ from tqdm import tqdm
 from latent3d.config import Config
 from latent3d.evaluation.baselines import repeat_references, warp_references
 from latent3d.evaluation.consistency import TSEDConfig
-from latent3d.evaluation.features import FeatureExtractor, build_extractor, extract, random_conv, to_uint8
-from latent3d.evaluation.protocols import (
-    PROTOCOLS,
-    CaptureScenes,
-    SceneSource,
-    ViewProtocol,
-    WorldScenes,
-    get_protocol,
-)
+from latent3d.evaluation.features import FeatureExtractor, extract, random_conv, to_uint8
+from latent3d.evaluation.protocols import SceneSource, ViewProtocol
+from latent3d.evaluation.published import PublishedCases
 from latent3d.evaluation.records import METRIC_VERSION, build_record, markdown
 from latent3d.evaluation.scene_cache import SceneCache
 from latent3d.evaluation.scoring import NEAREST, ROUND_TRIP, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
+from latent3d.evaluation.two_view_baselines import METHODS
 from latent3d.evaluation.visibility import SEEN_TOLERANCE
 from latent3d.geometry.cameras import Cameras
-from latent3d.hardware import has_bf16
 from latent3d.io.atomic import write_text
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
@@ -86,6 +79,8 @@ class EvaluationConfig(Config):
         seed: scene i samples with seed + i.
         seen_tolerance: relative depth difference of the seen masks.
         tsed: thresholds and matcher.
+        median_depth: scenes are scaled so that points matched between their references lie at this median depth; None
+            leaves their units alone.
         bf16: run the networks in bfloat16.
     """
 
@@ -93,6 +88,7 @@ class EvaluationConfig(Config):
     seed: int = 0
     seen_tolerance: float = SEEN_TOLERANCE
     tsed: TSEDConfig = field(default_factory=TSEDConfig)
+    median_depth: float | None = None
     bf16: bool = False
 
 
@@ -130,13 +126,20 @@ def predict(
 
 
 def baselines(task: SceneTask) -> dict[str, Prediction]:
-    """Ground truth (what TSED and depth scores give on true frames), nearest reference, true-depth warp."""
+    """What needs no model: truth (for TSED and depth scores), nearest reference, warps.
+
+    Two references with all targets between them are also blended, and warped by a homography and by optical flow; the
+    warp by true depth needs references with depth.
+    """
     start = time.perf_counter()
     repeated = repeat_references(task.references, task.targets.cameras)
     out = {
         TRUTH: Prediction(task.targets.images, task.targets.depths),
         NEAREST: Prediction(repeated, None, time.perf_counter() - start),
     }
+    for name, method in METHODS.items() if task.protocol.interpolates else ():
+        start = time.perf_counter()
+        out[name] = Prediction(method(task.references, task.targets.cameras), None, time.perf_counter() - start)
     if task.references.depths is not None:
         start = time.perf_counter()
         warp = warp_references(task.references, task.targets.cameras)
@@ -147,7 +150,7 @@ def baselines(task: SceneTask) -> dict[str, Prediction]:
 def evaluate(
     model: SceneModel | None,
     source: SceneSource,
-    protocol: ViewProtocol,
+    protocol: ViewProtocol | PublishedCases,
     out: str | Path,
     *,
     config: EvaluationConfig | None = None,
@@ -161,6 +164,7 @@ def evaluate(
 
     Args:
         source: the scenes; all of them are evaluated.
+        protocol: one for all scenes, or published cases together with their `PublishedScenes`.
         out: folder of results; per-scene numbers lie in its ``cache``, by a hash of everything they depend on.
         weights: what identifies the model, with its ``sha256``; goes into the record and the hash.
         sheet_scenes: scenes on the picture sheet, spread over the list.
@@ -196,7 +200,9 @@ def evaluate(
     for index in tqdm(range(total), desc=f"{protocol.name}, {scenes['family']}", unit="scene", disable=not progress):
         if cache.has(index, index in shown):
             continue
-        task = SceneTask.from_clip(source.scene(index), protocol, config.seen_tolerance)
+        task = SceneTask.from_clip(
+            source.scene(index), protocol.for_scene(index), config.seen_tolerance, config.median_depth
+        )
         predictions = baselines(task)
         if model is not None:
             restored = model.round_trip(task.targets.images.to(device))
@@ -214,65 +220,6 @@ def evaluate(
     if shown:
         cache.write_sheet(sorted(shown), out / f"{stem}.png")
     return record
-
-
-def evaluate_command(
-    weights: str | Path | None = None,
-    out: str | Path = "out/evaluation",
-    *,
-    protocol: str | Sequence[str] = tuple(PROTOCOLS),
-    family: str | Sequence[str] = ("mixed", "other"),
-    scenes: int = 64,
-    steps: Sequence[int] = (1, 30),
-    seed: int = 0,
-    split: str = "test",
-    capture: str | Path | None = None,
-    capture_stride: int = 1,
-    capture_scale: float = 1.0,
-    extractor: str = "random_conv",
-    extractor_weights: str | Path | None = None,
-    baselines_only: bool = False,
-    device: str = "cpu",
-    progress: bool = True,
-) -> list[dict[str, Any]]:
-    """The tables of a weights folder: every protocol on every family, and ``results.md`` with all of them.
-
-    Args:
-        weights: folder, or name of shipped weights; default the shipped ``ggs_rooms``.
-        protocol, family: one or several names.
-        scenes: test scenes per family (clips 0 .. scenes - 1 of the split).
-        steps: numbers of denoising steps; scene i samples with ``seed`` + i.
-        capture: folder of a posed capture (any layout) in place of the worlds; windows of photos that are
-            ``capture_stride`` apart, translations times ``capture_scale``.
-        extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
-        baselines_only: score what needs no model, at 128 x 128.
-
-    Returns:
-        The records.
-
-    Raises:
-        FileNotFoundError, ValueError: for weights, names or folders that cannot be used.
-    """
-    protocols = [get_protocol(name) for name in ([protocol] if isinstance(protocol, str) else protocol)]
-    families = [family] if isinstance(family, str) else list(family)
-    config = EvaluationConfig(steps=tuple(steps), seed=seed, bf16=has_bf16(torch.device(device).type))
-    features = build_extractor(extractor, extractor_weights)
-    model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
-    sources: list[SceneSource] = []
-    if capture is not None:
-        sources.append(CaptureScenes(capture, size=size, stride=capture_stride, scale=capture_scale))
-    else:
-        sources += [WorldScenes(name, scenes, split, size=size) for name in families]
-    shared: dict[str, Any] = {
-        "config": config,
-        "extractor": features,
-        "weights": about,
-        "device": device,
-        "progress": progress,
-    }
-    records = [evaluate(model, source, each, out, **shared) for source in sources for each in protocols]
-    write_text(Path(out) / "results.md", "\n".join(markdown(record) for record in records))
-    return records
 
 
 def load_model(weights: str | Path | None, device: str) -> tuple[SceneModel, dict[str, Any], tuple[int, int]]:

@@ -49,12 +49,13 @@ class SceneCache:
             titles, pictures = sheet_row(task, predictions)
             save_image(self._path(index, ".png"), row(pictures))
         entry: dict[str, Any] = {"scores": scores, "titles": titles, "size": list(task.targets.images.shape[-2:])}
+        entry["factor"] = task.factor
         if task.seen is not None:
             entry["seen_share"] = float(task.seen.float().mean())
         write_text(self._path(index, ".json"), json.dumps(plain(entry), allow_nan=False))
 
     def entries(self, count: int) -> list[dict[str, Any]]:
-        """What `store` wrote as JSON for scenes 0 .. count - 1: scores, titles, size, seen_share."""
+        """What `store` wrote as JSON for scenes 0 .. count - 1: scores, titles, size, factor, seen_share."""
         return [json.loads(self._path(index, ".json").read_text(encoding="utf-8")) for index in range(count)]
 
     def features(self, count: int) -> dict[str, Tensor]:

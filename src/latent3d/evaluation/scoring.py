@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent3d.data.captures.reference_scale import matched_depth
 from latent3d.evaluation.consistency import TSEDConfig, tsed
 from latent3d.evaluation.geometry_metrics import depth_scores
 from latent3d.evaluation.image_metrics import psnr, sharpness, ssim
@@ -62,19 +63,30 @@ class SceneTask:
         references, targets: with depths for synthetic scenes.
         seen: target pixels visible in some reference, (M, 1, H, W), or None where depth is unknown.
         protocol: how they were split.
+        factor: what translations (and depths) were multiplied by.
     """
 
     references: Views
     targets: Views
     seen: Bool[Tensor, "m 1 h w"] | None
     protocol: ViewProtocol
+    factor: float = 1.0
 
     @classmethod
-    def from_clip(cls, clip: Views, protocol: ViewProtocol, tolerance: float) -> SceneTask:
-        """Split a clip; seen masks follow from true depth with a relative ``tolerance``."""
+    def from_clip(
+        cls, clip: Views, protocol: ViewProtocol, tolerance: float, median_depth: float | None = None
+    ) -> SceneTask:
+        """Split a clip; seen masks follow from true depth with a relative ``tolerance``.
+
+        With ``median_depth`` the scene is scaled so that the points that match between its references lie at this
+        median depth; a scene whose references do not match (a single one never does) keeps its units.
+        """
         references, targets = protocol.split(clip)
+        depth = None if median_depth is None else matched_depth(references)
+        factor = 1.0 if median_depth is None or depth is None else median_depth / depth
+        references, targets = _scaled(references, factor), _scaled(targets, factor)
         seen = None if clip.depths is None else seen_mask(references, targets, tolerance)
-        return cls(references, targets, seen, protocol)
+        return cls(references, targets, seen, protocol, factor)
 
     def model_input(self) -> Views:
         """The references as a model may see them: pictures and cameras, no true depth."""
@@ -107,6 +119,13 @@ def score_prediction(prediction: Prediction, task: SceneTask, config: TSEDConfig
     path = task.protocol.in_path_order(task.references.images, images)
     summary = tsed(path, path_cameras(task), config).summary(config)
     return scores | {"tsed": summary["tsed"], "tsed_matches": summary["matches"], "tsed_curve": summary["curve"]}
+
+
+def _scaled(views: Views, factor: float) -> Views:
+    if factor == 1:
+        return views
+    depths = None if views.depths is None else views.depths * factor
+    return replace(views, cameras=views.cameras.scaled(factor), depths=depths)
 
 
 def path_cameras(task: SceneTask) -> Cameras:

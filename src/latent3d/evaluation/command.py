@@ -1,0 +1,129 @@
+"""``latent3d evaluate``: a model on worlds, captures, banks or published cases, under one or several protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent3d.evaluation.features import build_extractor
+from latent3d.evaluation.protocols import (
+    MAIN,
+    BankScenes,
+    CaptureScenes,
+    SceneSource,
+    ViewProtocol,
+    WorldScenes,
+    get_protocol,
+)
+from latent3d.evaluation.published import PublishedCases, PublishedScenes
+from latent3d.evaluation.records import markdown
+from latent3d.evaluation.runner import EvaluationConfig, evaluate, load_model
+from latent3d.hardware import has_bf16
+from latent3d.io.atomic import write_text
+
+TYPICAL_DEPTH = 2.0
+"""Median depth in metres to which captures of unknown unit are scaled by default. Clips of the training worlds have
+medians from 1.5 to 3.9 (5 % to 75 %); the near end serves better where cameras lie far apart."""
+
+
+def evaluate_command(
+    weights: str | Path | None = None,
+    out: str | Path = "out/evaluation",
+    *,
+    data: str | Path | Sequence[str | Path] = (),
+    index: str | Path | None = None,
+    protocol: str | Sequence[str] = MAIN,
+    views: int = 8,
+    stride: int = 1,
+    scale: float | None = None,
+    family: str | Sequence[str] = ("mixed", "other"),
+    scenes: int = 64,
+    steps: Sequence[int] = (1, 30),
+    seed: int = 0,
+    split: str = "test",
+    extractor: str = "random_conv",
+    extractor_weights: str | Path | None = None,
+    baselines_only: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """The tables of a weights folder: every protocol on every source of scenes, and ``results.md`` with all of them.
+
+    Args:
+        weights: folder, or name of shipped weights; default the shipped ``ggs_rooms``.
+        data: folders of captures (any layout) or banks of clips in place of the worlds.
+        index: file of published cases, for which ``data`` holds the captures; takes the place of ``protocol``.
+        protocol: one or several names.
+        views: views per scene.
+        stride: distance of neighbouring photos of a scene in a capture.
+        scale: factor on a capture's translations. None: captures that are not in metres are scaled, scene by scene, so
+            that the points that match between the references lie at a median depth of `TYPICAL_DEPTH`.
+        family: one or several kinds of worlds, where no data is given.
+        scenes: at most so many scenes per source (worlds: clips 0 .. scenes - 1 of the split).
+        steps: numbers of denoising steps; scene i samples with ``seed`` + i.
+        extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
+        baselines_only: score what needs no model, at 128 x 128.
+
+    Returns:
+        The records.
+
+    Raises:
+        FileNotFoundError, ValueError: for weights, names or folders that cannot be used.
+    """
+    folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
+    names = [protocol] if isinstance(protocol, str) else list(protocol)
+    protocols = [get_protocol(name, views) for name in names]
+    features = build_extractor(extractor, extractor_weights)
+    model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
+    config = EvaluationConfig(steps=tuple(steps), seed=seed, bf16=has_bf16(torch.device(device).type))
+    jobs: list[tuple[SceneSource, ViewProtocol | PublishedCases, EvaluationConfig]] = []
+    if index is not None:
+        for folder in _needed(folders):
+            published = PublishedScenes(folder, index, size=size, count=scenes)
+            jobs.append((published, published.protocol, _scaled(config, scale)))
+    elif folders:
+        for source, metric in (
+            _source(folder, views=views, size=size, stride=stride, scale=scale, scenes=scenes) for folder in folders
+        ):
+            jobs += [(source, each, config if metric else _scaled(config, scale)) for each in protocols]
+    else:
+        kinds = [family] if isinstance(family, str) else list(family)
+        worlds = [WorldScenes(kind, scenes, split, views, size) for kind in kinds]
+        jobs += [(source, each, config) for source in worlds for each in protocols]
+    records = [
+        evaluate(
+            model, source, each, out, config=settings, extractor=features, weights=about, device=device,
+            progress=progress,
+        )
+        for source, each, settings in jobs
+    ]  # fmt: skip
+    write_text(Path(out) / "results.md", "\n".join(markdown(record) for record in records))
+    return records
+
+
+def _scaled(config: EvaluationConfig, scale: float | None) -> EvaluationConfig:
+    return config.replace(median_depth=TYPICAL_DEPTH) if scale is None else config
+
+
+def _needed(folders: list[Path]) -> list[Path]:
+    if not folders:
+        raise ValueError("published cases need their pictures; give the folder of captures with --data")
+    return folders
+
+
+def _source(
+    folder: Path, *, views: int, size: tuple[int, int], stride: int, scale: float | None, scenes: int
+) -> tuple[SceneSource, bool]:
+    """A bank or a capture, and whether its units are metres (or taken for it)."""
+    if (folder / "bank.json").is_file():
+        bank = BankScenes(folder, scenes, views)
+        if bank.size != size:
+            raise ValueError(f"the clips of '{folder}' are {bank.size} pixels (height, width), the model takes {size}")
+        return bank, True
+    capture = CaptureScenes(
+        folder, views=views, size=size, stride=stride, scale=1.0 if scale is None else scale, count=scenes
+    )
+    return capture, capture.capture.metric

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from latent3d.apps.options import option
 
+if TYPE_CHECKING:
+    from latent3d.geometry.cameras import Cameras
+    from latent3d.io.viewer_live import LiveViewer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Make a 3D scene from one picture, or from several with known cameras.
+    """Make a 3D scene from one picture, or from several with known cameras; with --grow from any number.
 
     Writes scene.ply, flythrough.mp4, viewer.html, views/, depth/, cameras.json and card.json into one folder.
     """
@@ -30,7 +36,16 @@ class Scene:
     strength: float = 1.0
     """How far the path moves; 1 is modest enough for one picture."""
     views: Annotated[int | None, option("N", "8 on a path, all cameras of a file")] = None
-    """Views in all, references included; 32 at most."""
+    """Views in all, references included; 32 at most without --grow."""
+    grow: bool = False
+    """Make the views eight at a time, each time from the two nearest pictures and what is there already: any number of
+    pictures and views; goes on after an interruption. Without further cameras in the file, six between neighbours."""
+    refine: Annotated[int, option("N", "0")] = 0
+    """Steps of photometric refinement on the pictures and the generated views; a few hundred are usual."""
+    live: bool = False
+    """Show the scene in the browser while it is made, from the first step on; Ctrl-C ends."""
+    port: int = 8080
+    """Port of --live."""
     steps: int | None = None
     """Steps of the diffusion sampler. Default: what the weights' card recommends."""
     seed: int = 0
@@ -49,6 +64,8 @@ class Scene:
     def run(self) -> None:
         if not self.images:
             raise ValueError("give an image: latent3d scene photo.jpg")
+        if self.refine < 0:
+            raise ValueError(f"{self.refine} steps of refinement are not possible; give 0 or more")
         from latent3d.io.atomic import check_output_folder
 
         out = self.out or Path("out") / self.images[0].stem
@@ -65,8 +82,34 @@ class Scene:
             num_views=self.views,
             fov_degrees=self.fov,
             seed=self.seed,
+            grow=self.grow,
         )
         model = GGS.from_pretrained(self.weights, device=self.device)
-        scene = model.sample(inputs, steps=self.steps, seed=self.seed, progress=bar)
-        scene.save(out, overwrite=self.overwrite, progress=bar)
-        print(f"wrote {out}/ (open {out / 'viewer.html'} in a browser)")
+        with ExitStack() as stack:
+            live = stack.enter_context(self._viewer(inputs.cameras[0])) if self.live else None
+            shared: dict[str, Any] = {"steps": self.steps, "seed": self.seed, "progress": bar}
+            if live is not None:
+                shared["on_step"] = lambda at: live.update(at.gaussians, note=f"step {at.step} of {at.steps}")
+            try:
+                scene = model.grow(inputs, out, **shared) if self.grow else model.sample(inputs, **shared)
+            except KeyboardInterrupt:
+                if self.grow:
+                    print("\nthe same command goes on from the last finished chunk", flush=True)
+                raise
+            if self.refine:
+                scene = scene.refined(self.refine, seed=self.seed, progress=bar)
+            scene.save(out, overwrite=self.overwrite, progress=bar)
+            print(f"wrote {out}/ (open {out / 'viewer.html'} in a browser)", flush=True)
+            if live is not None:
+                live.update(scene.output.gaussians, scene.output.origin)
+                print("Ctrl-C ends the viewer", flush=True)
+                with suppress(KeyboardInterrupt):
+                    while True:
+                        time.sleep(0.5)
+
+    def _viewer(self, start: Cameras) -> LiveViewer:
+        from latent3d.io.viewer_live import LiveViewer
+
+        viewer = LiveViewer(start, port=self.port)
+        print(f"the scene appears at {viewer.address}", flush=True)
+        return viewer

@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
-from latent3d.io.camera_files import match_references, read_cameras
+from latent3d.io.camera_files import CameraFile, match_references, read_cameras
 from latent3d.io.images import MAX_FOV, MIN_FOV, Photo, fit_cameras, fit_to, load_image
 from latent3d.representations.views import Views
 
@@ -24,6 +25,10 @@ DEFAULT_VIEWS = 8
 """Views of a camera path, the reference included: what the shipped models are trained on."""
 MAX_VIEWS = 32
 """More views in one go need too much memory and are far from what the models have seen."""
+MAX_GROWN_VIEWS = 1000
+"""In a scene that grows, memory does not limit the number of views; this stops mistaken numbers."""
+GROWN_PER_GAP = 6
+"""Views between two references of a growing scene: with these, eight at a time, as the models were trained."""
 DEFAULT_TRAJECTORY = "orbit"
 
 
@@ -38,6 +43,13 @@ class Path3D:
 
 
 @dataclass(frozen=True)
+class Between:
+    """Views to be laid out between neighbouring references, ``per_gap`` for each gap of the path through them."""
+
+    per_gap: int = GROWN_PER_GAP
+
+
+@dataclass(frozen=True)
 class SceneInputs:
     """Pictures with their cameras, at their own sizes.
 
@@ -46,7 +58,7 @@ class SceneInputs:
         names: a name for each, for the card.
         notes: what was done to each, sentences.
         cameras: K single cameras (batch shape ()), for the pictures' sizes.
-        targets: cameras of the views to generate (M - K,), for the first picture's size; or the path to lay out.
+        targets: cameras of the views to generate (M - K,), for the first picture's size; or the views to lay out.
         order: positions of references, then targets, along the path; for films.
         camera_notes: where the cameras come from, sentences.
     """
@@ -55,7 +67,7 @@ class SceneInputs:
     names: tuple[str, ...]
     notes: tuple[tuple[str, ...], ...]
     cameras: tuple[Cameras, ...]
-    targets: Cameras | Path3D
+    targets: Cameras | Path3D | Between
     order: tuple[int, ...]
     camera_notes: tuple[str, ...]
 
@@ -75,6 +87,10 @@ class SceneInputs:
         """Target cameras at the model's size; a path is laid out for a scene of that typical ``depth``."""
         if isinstance(self.targets, Cameras):
             return fit_cameras(self.targets, height, width)
+        if isinstance(self.targets, Between):
+            from latent3d.geometry.view_order import cameras_between
+
+            return cameras_between(self.fitted(height, width)[0].cameras, self.targets.per_gap)
         from latent3d.geometry.trajectories import trajectory
 
         path, first = self.targets, self.cameras[0]
@@ -93,6 +109,7 @@ def read_inputs(
     num_views: int | None = None,
     fov_degrees: float | None = None,
     seed: int = 0,
+    grow: bool = False,
 ) -> SceneInputs:
     """Read pictures and cameras and check that they belong together.
 
@@ -104,6 +121,8 @@ def read_inputs(
         num_views: all views, references included.
         fov_degrees: horizontal field of view of the (whole, upright) picture.
         seed: of paths that are drawn at random.
+        grow: the views are made a few at a time, so that there may be many; and where a camera file asks for no view
+            beside the pictures, some are laid out between these.
 
     Raises:
         FileNotFoundError, ValueError: one sentence with the file and the remedy.
@@ -119,13 +138,14 @@ def read_inputs(
         )
     if fov_degrees is not None and not MIN_FOV <= fov_degrees <= MAX_FOV:
         raise ValueError(f"a field of view of {fov_degrees:g} degrees is not usable; give {MIN_FOV:g} to {MAX_FOV:g}")
-    if num_views is not None and not len(items) < num_views <= MAX_VIEWS:
+    limit = MAX_GROWN_VIEWS if grow else MAX_VIEWS
+    if num_views is not None and not len(items) < num_views <= limit:
         raise ValueError(
-            f"{num_views} views with {len(items)} reference(s) is not possible; give {len(items) + 1} to {MAX_VIEWS}"
+            f"{num_views} views with {len(items)} reference(s) is not possible; give {len(items) + 1} to {limit}"
         )
     photos = [_as_photo(item, index) for index, item in enumerate(items)]
     if cameras is not None:
-        return _from_camera_file(photos, Path(cameras), num_views)
+        return _from_camera_file(photos, Path(cameras), num_views, grow)
     return _from_path(
         photos[0], trajectory or DEFAULT_TRAJECTORY, strength, num_views or DEFAULT_VIEWS, fov_degrees, seed
     )
@@ -156,10 +176,8 @@ def _from_path(
     else:
         fov, source = DEFAULT_FOV, "the default, since neither --fov nor EXIF says one"
     height, width = photo.image.shape[-2:]
-    return SceneInputs(
-        images=(photo.image,),
-        names=(photo.path.name,),
-        notes=(photo.notes,),
+    return _inputs(
+        [photo],
         cameras=(Cameras.from_fov(torch.eye(4), fov, height, width),),
         targets=Path3D(name, num_views, strength, seed),
         order=tuple(range(num_views)),
@@ -170,17 +188,21 @@ def _from_path(
     )
 
 
-def _from_camera_file(photos: list[Photo], path: Path, num_views: int | None) -> SceneInputs:
+def _from_camera_file(photos: list[Photo], path: Path, num_views: int | None, grow: bool) -> SceneInputs:
     file = read_cameras(path)
     references = match_references(file, [photo.path for photo in photos], path)
     total, k = len(file.cameras), len(references)
+    limit = MAX_GROWN_VIEWS if grow else MAX_VIEWS
+    if k >= total and grow and k > 1 and num_views is None:
+        return _between_photos(photos, file, references, path)
     if k >= total:
         raise ValueError(
             f"{k} images were given and the camera file '{path}' has {total} cameras, which leaves no view "
             "to generate; add cameras without pictures"
         )
-    if num_views is None and total > MAX_VIEWS:
-        raise ValueError(f"the camera file '{path}' has {total} cameras; choose up to {MAX_VIEWS} with --views")
+    if num_views is None and total > limit:
+        more = "" if grow else ", or add --grow"
+        raise ValueError(f"the camera file '{path}' has {total} cameras; choose up to {limit} with --views{more}")
     if num_views is not None and num_views > total:
         raise ValueError(f"the camera file '{path}' has {total} cameras, fewer than --views {num_views}; lower it")
     rest = [index for index in range(total) if index not in references]
@@ -188,6 +210,47 @@ def _from_camera_file(photos: list[Photo], path: Path, num_views: int | None) ->
     # Evenly spaced along the file; integer arithmetic, so that no index comes twice.
     targets = [rest[(2 * i + 1) * len(rest) // (2 * count)] for i in range(count)]
     chosen = [*references, *targets]
+    first = photos[0].image
+    return _inputs(
+        photos,
+        cameras=_photo_cameras(photos, file, references, path),
+        targets=file.cameras[targets].resized(*first.shape[-2:]),
+        order=tuple(sorted(range(len(chosen)), key=chosen.__getitem__)),
+        camera_notes=(f"{len(chosen)} of {total} cameras from the file '{path.name}'.", *file.notes),
+    )
+
+
+def _between_photos(photos: list[Photo], file: CameraFile, references: list[int], path: Path) -> SceneInputs:
+    """Inputs whose views are to be laid out between the pictures."""
+    from latent3d.geometry.view_order import path_order
+
+    cameras = _photo_cameras(photos, file, references, path)
+    k, gap = len(photos), GROWN_PER_GAP
+    along = path_order(file.cameras[references]).tolist()
+    order = [along[0]]
+    for place in range(1, k):
+        order += [*range(k + gap * (place - 1), k + gap * place), along[place]]
+    return _inputs(
+        photos,
+        cameras=cameras,
+        targets=Between(gap),
+        order=tuple(order),
+        camera_notes=(f"{k} cameras from the file '{path.name}' and {gap} between each and the next.", *file.notes),
+    )
+
+
+def _inputs(photos: list[Photo], **rest: Any) -> SceneInputs:
+    """Inputs of these pictures with the given cameras, targets, order and camera_notes."""
+    return SceneInputs(
+        images=tuple(photo.image for photo in photos),
+        names=tuple(photo.path.name for photo in photos),
+        notes=tuple(photo.notes for photo in photos),
+        **rest,
+    )
+
+
+def _photo_cameras(photos: list[Photo], file: CameraFile, references: list[int], path: Path) -> tuple[Cameras, ...]:
+    """The file's cameras of the pictures, at the pictures' sizes."""
     cameras = []
     for index, photo in zip(references, photos, strict=True):
         height, width = photo.image.shape[-2:]
@@ -198,13 +261,4 @@ def _from_camera_file(photos: list[Photo], path: Path, num_views: int | None) ->
                 f"{camera.width} x {camera.height}; give the picture that belongs to the camera"
             )
         cameras.append(camera.resized(height, width))
-    first = photos[0].image
-    return SceneInputs(
-        images=tuple(photo.image for photo in photos),
-        names=tuple(photo.path.name for photo in photos),
-        notes=tuple(photo.notes for photo in photos),
-        cameras=tuple(cameras),
-        targets=file.cameras[targets].resized(*first.shape[-2:]),
-        order=tuple(sorted(range(len(chosen)), key=chosen.__getitem__)),
-        camera_notes=(f"{len(chosen)} of {total} cameras from the file '{path.name}'.", *file.notes),
-    )
+    return tuple(cameras)

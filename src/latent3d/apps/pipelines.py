@@ -7,21 +7,27 @@ scene.save("out/photo")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latent3d.apps.growing import UnfinishedScene, growth_conditions
 from latent3d.apps.inputs import SceneInputs, read_inputs
 from latent3d.apps.progress import Progress, quiet
 from latent3d.apps.scene import Scene
+from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.trajectories import path_depth
 from latent3d.hardware import has_bf16
 from latent3d.io.cards import Stopwatch
+from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.ggs import GGSConfig, GGSSystem
+from latent3d.systems.carried_pixels import plain
+from latent3d.systems.ggs import GGSConfig, GGSSystem, SamplingStep
+from latent3d.systems.growth import grow, plan_growth, seed_scene
 from latent3d.weights import find_shipped, load_module, weights_hash
 
 DEFAULT_WEIGHTS = "ggs_rooms"
@@ -30,6 +36,20 @@ DEFAULT_STEPS = 30
 """Of the sampler, as in the paper, where the weights' card does not recommend another number."""
 FOCUS_DEPTH = 3.0
 """Typical depth of a room in scene units (metres)."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Inputs as the model takes them, and what was found out on the way."""
+
+    inputs: SceneInputs
+    references: Views
+    targets: Cameras
+    notes: tuple[tuple[str, ...], ...]
+    depth: float
+    device: torch.device
+    bf16: bool
+    watch: Stopwatch
 
 
 class GGS:
@@ -70,6 +90,7 @@ class GGS:
         steps: int | None = None,
         seed: int = 0,
         progress: Progress = quiet,
+        on_step: Callable[[SamplingStep], None] | None = None,
         **options: Any,
     ) -> Scene:
         """Generate a scene.
@@ -80,17 +101,87 @@ class GGS:
             steps: steps of the sampler; default what the weights' card recommends, else 30.
             seed: the same seed gives the same scene on the same machine.
             progress: see `latent3d.apps.progress`.
+            on_step: called after every step of the sampler with the splats so far.
             options: further arguments of `read_inputs`: cameras, trajectory, strength, num_views, fov_degrees.
 
         Raises:
             FileNotFoundError, ValueError: for inputs that cannot be used.
         """
+        steps = self._check_steps(steps, seed)
+        job = self._prepare(images, seed, options)
+        step = progress("sampling", steps)
+
+        def after_step(state: SamplingStep) -> None:
+            step()
+            if on_step is not None:
+                on_step(state)
+
+        with job.watch("sampling"):
+            output = self.system.sample(
+                job.references, job.targets, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step
+            )
+        return Scene(output, job.inputs.order, self._card(job, seed, steps), job.watch)
+
+    def grow(
+        self,
+        images: SceneInputs | str | Path | Tensor | Sequence[str | Path | Tensor],
+        out: str | Path | None = None,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        progress: Progress = quiet,
+        on_step: Callable[[SamplingStep], None] | None = None,
+        **options: Any,
+    ) -> Scene:
+        """Generate a scene of any number of references and views, a few at a time (see `latent3d.systems.growth`).
+
+        Args:
+            images, steps, seed, progress, on_step, options: as in `sample`. Where a camera file has no cameras beside
+                those of the pictures, six views are laid out between neighbouring pictures.
+            out: where the scene will be saved: what is done so far is then kept in ``<out>.part``, with a picture of
+                it, and the same call goes on from there; `Scene.save` removes it.
+
+        Raises:
+            FileNotFoundError, ValueError: for inputs that cannot be used, or an unfinished scene of other inputs.
+        """
+        steps = self._check_steps(steps, seed)
+        job = self._prepare(images, seed, {"grow": True} | options)
+        scene = seed_scene(self.system, job.references, job.targets)
+        chunks = plan_growth(scene.output.cameras, len(job.references), self.system.config.views)
+        kept = None
+        if out is not None:
+            weights = self.weights.get("sha256", "not saved")
+            kept = UnfinishedScene(
+                out, growth_conditions(job.references, job.targets, steps=steps, seed=seed, weights=weights)
+            )
+            scene = kept.load(job.device) or scene
+        step = progress("growing", max(1, len(chunks) - scene.done) * steps)
+        shown = scene
+
+        def after_step(state: SamplingStep) -> None:
+            step()
+            if on_step is not None:
+                parts = [plain(shown.output.gaussians), plain(state.gaussians)]
+                on_step(replace(state, gaussians=Gaussians.cat(parts)))
+
+        with job.watch("sampling"):
+            for scene in grow(self.system, scene, chunks, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step):
+                shown = scene
+                if kept is not None:
+                    kept.store(scene, chunks[scene.done - 1])
+        card = self._card(job, seed, steps) | {"job": "grown scene", "chunks": len(chunks)}
+        return Scene(shown.output, job.inputs.order, card, job.watch, kept)
+
+    def _check_steps(self, steps: int | None, seed: int) -> int:
         if steps is None:
             steps = int(self.weights.get("default_steps", DEFAULT_STEPS))
         if not 1 <= steps <= 1000:
             raise ValueError(f"{steps} steps are not possible; give 1 to 1000")
         if not 0 <= seed <= MAX_SEED:
             raise ValueError(f"the seed {seed} is not usable; give a whole number from 0 to {MAX_SEED}")
+        return steps
+
+    def _prepare(self, images: Any, seed: int, options: dict[str, Any]) -> _Job:
         watch = Stopwatch()
         with watch("inputs"):
             inputs = images if isinstance(images, SceneInputs) else read_inputs(images, seed=seed, **options)
@@ -101,25 +192,25 @@ class GGS:
         with watch("geometry"), torch.no_grad():
             depth = typical_depth(self.system, references)
             targets = inputs.targets_for(height, width, depth).to(device)
-        step = progress("sampling", steps)
-        with watch("sampling"), torch.no_grad():
-            bf16 = has_bf16(device.type)
-            output = self.system.sample(
-                references, targets, steps=steps, seed=seed, bf16=bf16, on_step=lambda *_: step()
-            )
-        card = {
+        return _Job(inputs, references, targets, notes, depth, device, has_bf16(device.type), watch)
+
+    def _card(self, job: _Job, seed: int, steps: int) -> dict[str, Any]:
+        references, targets = job.references, job.targets
+        height, width = references.images.shape[-2:]
+        return {
             "job": "scene",
             "method": "GGS",
             "seed": seed,
             "steps": steps,
-            "device": str(device),
-            "precision": "bf16" if bf16 else "fp32",
+            "device": str(job.device),
+            "precision": "bf16" if job.bf16 else "fp32",
             "weights": self.weights,
-            "inputs": [{"file": name, "notes": list(said)} for name, said in zip(inputs.names, notes, strict=True)],
-            "cameras": [*inputs.camera_notes, f"Typical depth of the scene: {depth:.2f} units."],
+            "inputs": [
+                {"file": name, "notes": list(said)} for name, said in zip(job.inputs.names, job.notes, strict=True)
+            ],
+            "cameras": [*job.inputs.camera_notes, f"Typical depth of the scene: {job.depth:.2f} units."],
             "views": {"references": len(references), "generated": len(targets), "height": height, "width": width},
         }
-        return Scene(output, inputs.order, card, watch)
 
 
 def typical_depth(system: GGSSystem, references: Views) -> float:

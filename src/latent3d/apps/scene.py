@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latent3d.apps.growing import UnfinishedScene
 from latent3d.apps.progress import Progress, quiet
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.trajectories import interpolate_poses
@@ -26,15 +27,24 @@ from latent3d.io.splat_files import write_splats
 from latent3d.io.video import write_video
 from latent3d.io.viewer_html import write_viewer
 from latent3d.rendering.base import Rendering
+from latent3d.rendering.refinement import RefinementConfig, refine
 from latent3d.rendering.smoothing import smoothed
 from latent3d.rendering.splats import render_gaussians
+from latent3d.representations.origin import ORIGIN_ATTRIBUTE, Origin
+from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSOutput
 
 FILM_SIDE = 256
 """Shorter side of the film in pixels; splats have no resolution of their own."""
 FILM_FPS = 24
+REFINE_ITERATIONS = 300
+"""Steps of `Scene.refined`; the paper's refined variant takes 5,000."""
+GENERATED_WEIGHT = 0.25
+"""How much a generated view counts in it against a reference."""
 FRAMES_PER_VIEW = 12
-"""Film frames from one view to the next."""
+"""Film frames from one view to the next, where there are few views."""
+FILM_FRAMES = 240
+"""A film of many views has about this many frames."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,36 @@ class Scene:
         order: positions of the M views along the camera path, first to last.
         card: seed, weights, inputs and what was done to them.
         watch: seconds by stage.
+        unfinished: what was kept while the scene grew; `save` removes it.
     """
 
     output: GGSOutput
     order: tuple[int, ...]
     card: dict[str, Any]
     watch: Stopwatch
+    unfinished: UnfinishedScene | None = None
+
+    def refined(self, iterations: int = REFINE_ITERATIONS, *, seed: int = 0, progress: Progress = quiet) -> Scene:
+        """The scene with its splats optimised on the references and the generated views (GGS's refined variant).
+
+        Generated views are what the splats themselves show: they hold the scene in place where no reference does.
+
+        Raises:
+            ValueError: for a negative number of iterations.
+        """
+        output = self.output
+        step = progress("refining", iterations)
+        config = RefinementConfig(iterations=iterations, low_pass_px=output.low_pass_px, seed=seed)
+        role = output.is_reference.to(output.images)[:, None, None, None]
+        weights = torch.where(output.is_reference, 1.0, GENERATED_WEIGHT)
+        with self.watch("refining"):
+            made = self.render(output.cameras).rgb
+            assert made is not None
+            views = Views(output.images * role + made * (1 - role), output.cameras)
+            result = refine(output.gaussians, views, config, weights=weights, on_step=lambda *_: step())
+        parent = result.parent
+        output = replace(output, gaussians=result.gaussians, origin=output.origin[parent], source=output.source[parent])
+        return replace(self, output=output, card=self.card | {"refinement": {"iterations": iterations}})
 
     def render(self, cameras: Cameras) -> Rendering:
         """The splats as seen by cameras (V,)."""
@@ -76,7 +110,7 @@ class Scene:
         step = progress("writing", 6)
         with output_folder(folder, overwrite) as place:
             with self.watch("splats"):
-                write_splats(place / "scene.ply", shown)
+                write_splats(place / "scene.ply", shown, extra={ORIGIN_ATTRIBUTE: output.origin.float()})
             step()
             with self.watch("views"):
                 self._save_views(place)
@@ -86,15 +120,22 @@ class Scene:
                 encoder = write_video(place / "flythrough.mp4", frames, fps=FILM_FPS)
             step()
             with self.watch("page"):
-                write_viewer(place / "viewer.html", shown, output.cameras[0])
+                write_viewer(place / "viewer.html", shown, output.cameras[0], origin=output.origin)
             step()
             names = [f"views/view_{index:02d}.png" for index in range(len(output.cameras))]
             write_cameras(place / "cameras.json", output.cameras, names, output.is_reference.tolist())
             step()
             seconds = {stage: round(value, 2) for stage, value in self.watch.seconds.items()}
-            about = {"splats": len(output.gaussians), "film": f"{encoder}, {FILM_FPS} frames per second"}
+            counts = {kind.name.lower(): int((output.origin == int(kind)).sum()) for kind in Origin}
+            about = {
+                "splats": len(output.gaussians),
+                "origin": counts,
+                "film": f"{encoder}, {FILM_FPS} frames per second",
+            }
             write_card(place / "card.json", make_card(**self.card, outputs=about, seconds=seconds))
             step()
+        if self.unfinished is not None:
+            self.unfinished.remove()
         return folder
 
     def _save_views(self, place: Path) -> None:
@@ -115,7 +156,7 @@ class Scene:
         write_bytes(place / "depth/depth.npz", buffer.getvalue())
 
 
-def film_path(cameras: Cameras, frames_per_view: int = FRAMES_PER_VIEW) -> Cameras:
+def film_path(cameras: Cameras, frames_per_view: int | None = None) -> Cameras:
     """Smooth path through key cameras (M,) and back to the first: on along a closed path, else the way it came."""
     centers = cameras.centers
     steps = (centers[1:] - centers[:-1]).norm(dim=-1)
@@ -123,7 +164,8 @@ def film_path(cameras: Cameras, frames_per_view: int = FRAMES_PER_VIEW) -> Camer
     index = list(range(len(cameras)))
     index += [0] if closed else index[-2::-1]
     keys = cameras[index]
-    count = (len(index) - 1) * frames_per_view
+    gaps = len(index) - 1
+    count = gaps * (frames_per_view or max(1, min(FRAMES_PER_VIEW, FILM_FRAMES // max(gaps, 1))))
     c2w = interpolate_poses(keys.c2w.double(), count + 1)[:-1].to(cameras.w2c)
     place = torch.linspace(0, len(index) - 1, count + 1, dtype=keys.k.dtype, device=keys.k.device)[:-1]
     low = place.floor().long().clamp_max(len(index) - 2)

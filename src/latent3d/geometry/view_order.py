@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.trajectories import interpolate_poses
 
 
 def view_distances(cameras: Cameras) -> Float[Tensor, "m m"]:
@@ -27,3 +28,14 @@ def path_order(cameras: Cameras) -> Tensor:
         order.append(nearest)
         left.remove(nearest)
     return torch.tensor(order)
+
+
+def cameras_between(references: Cameras, per_gap: int = 6) -> Cameras:
+    """``per_gap`` cameras on a smooth path from each reference (K,) to the next along the path, ((K - 1) per_gap,)."""
+    keys = references[path_order(references)]
+    spaces = per_gap + 1
+    c2w = interpolate_poses(keys.c2w.double(), (len(keys) - 1) * spaces + 1).to(keys.w2c)
+    places = torch.tensor([i for i in range(len(c2w)) if i % spaces], dtype=torch.long)
+    low = places // spaces
+    k = torch.lerp(keys.k[low], keys.k[low + 1], ((places % spaces) / spaces).to(keys.k)[:, None, None])
+    return Cameras.from_c2w(c2w[places], k, keys.height, keys.width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent3d.autoencoders.image_vae import ImageVAEConfig
@@ -48,6 +48,8 @@ class GGSConfig(Config):
         condition_stride: image pixels per reference splat that conditions the denoiser.
         render_views: views rendered per scene and step when the 3D decoder trains.
         refined: share of decoder training batches whose targets are the model's own estimates instead of the truth.
+        existing_share: share of training batches that see some of the J views as a scene which is there already; more
+            than 0 trains the splat-conditional variant, for scenes that grow.
         image_encoder: embeds the first reference as the denoiser's context, frozen; None gives no context, which is
             what training from scratch uses.
         adapt: what is trained of a denoiser that holds a pre-trained prior: ``all`` of it, or only what was ``added``
@@ -76,6 +78,7 @@ class GGSConfig(Config):
     condition_stride: int = 2
     render_views: int = 3
     refined: float = 0.5
+    existing_share: float = 0.0
     image_encoder: ImageEncoderConfig | None = None
     adapt: Literal["all", "added"] = "all"
 
@@ -87,6 +90,11 @@ class GGSConfig(Config):
             raise ValueError(
                 f"the image encoder gives {self.image_encoder.embedding} values, and the denoiser reads "
                 f"{prior.context_dim if prior else 'no context'}; make them equal or leave the image encoder out"
+            )
+        if self.existing_share and not (self.novel and self.denoiser.condition_channels):
+            raise ValueError(
+                "a model that is conditioned on splats needs further views and input channels for them; set novel and "
+                "the denoiser's condition_channels, or existing_share to 0"
             )
         if self.geometry is not None and self.geometry.depth_range != self.depth_range:
             raise ValueError(
@@ -207,6 +215,6 @@ class GGSOutput:
     latents: Float[Tensor, "m c h w"]
     cameras: Cameras
     is_reference: Bool[Tensor, " m"]
-    origin: UInt8[Tensor, " n"]
+    origin: Int[Tensor, " n"]
     source: Int[Tensor, " n"]
     low_pass_px: float = LOW_PASS_PX

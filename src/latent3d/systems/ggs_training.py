@@ -19,7 +19,9 @@ from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
+from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
+from latent3d.systems.existing_scene import approximate_scene
 
 if TYPE_CHECKING:
     from latent3d.systems.ggs import GGSSystem
@@ -113,7 +115,8 @@ def scene_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> 
     b, m = views.shape
     role = choose_references(m, config.reference_weights, generator).to(batch.images.device)
     with torch.no_grad():
-        context = system.context_of(views.images, views.cameras, role)
+        existing = existing_splats(system, novel, generator)
+        context = system.context_of(views.images, views.cameras, role, existing)
         clean = encode(system, batch.images)
     h, w = clean.shape[-2:]
     sigma = draw_sigma(system, b, generator).to(clean.device)
@@ -179,7 +182,7 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
     views, novel = split(batch, config.novel)
     b, m = views.shape
     role = choose_references(m, config.reference_weights, generator).to(batch.images.device)
-    context = system.context_of(views.images, views.cameras, role)
+    context = system.context_of(views.images, views.cameras, role, existing_splats(system, novel, generator))
     with torch.no_grad():
         latents = encode(system, views.images)
         if torch.rand((), generator=generator) < config.refined:
@@ -212,6 +215,23 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
             gap = config.depth_range.log_ratio * (context.relative - true_relative).abs()
             terms["reference_depth"] = (gap * known).sum() / known.sum().clamp_min(1)
     return terms
+
+
+def existing_splats(system: GGSSystem, novel: Views, generator: torch.Generator) -> list[Gaussians] | None:
+    """In a share ``existing_share`` of the batches: some of the further views as a scene that is there already.
+
+    Raises:
+        ValueError: for clips without depth.
+    """
+    config = system.config
+    if not config.existing_share or torch.rand((), generator=generator) >= config.existing_share:
+        return None
+    if novel.depths is None:
+        raise ValueError("a model that is conditioned on splats learns from clips with depth; set existing_share to 0")
+    count = int(torch.randint(1, novel.shape[1] + 1, (), generator=generator))
+    chosen = novel[:, torch.randperm(novel.shape[1], generator=generator)[:count]]
+    assert chosen.depths is not None
+    return approximate_scene(chosen.images, chosen.depths, chosen.cameras, config.condition_stride, generator)
 
 
 def encode(system: GGSSystem, images: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
-from latent3d.geometry.trajectories import interpolate_poses
 from latent3d.geometry.view_order import path_order, view_distances
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
@@ -96,17 +95,6 @@ def plan_growth(cameras: Cameras, references: int, views: int = 8) -> tuple[Chun
     return tuple(chunks)
 
 
-def cameras_between(references: Cameras, per_gap: int = 6) -> Cameras:
-    """``per_gap`` cameras on a smooth path from each reference (K,) to the next along the path, ((K - 1) per_gap,)."""
-    keys = references[path_order(references)]
-    spaces = per_gap + 1
-    c2w = interpolate_poses(keys.c2w.double(), (len(keys) - 1) * spaces + 1).to(keys.w2c)
-    places = torch.tensor([i for i in range(len(c2w)) if i % spaces], dtype=torch.long)
-    low = places // spaces
-    k = torch.lerp(keys.k[low], keys.k[low + 1], ((places % spaces) / spaces).to(keys.k)[:, None, None])
-    return Cameras.from_c2w(c2w[places], k, keys.height, keys.width)
-
-
 def seed_scene(system: GGSSystem, references: Views, targets: Cameras) -> GrownScene:
     """The scene before its first chunk."""
     cameras = Cameras.cat([references.cameras, targets]) if len(targets) else references.cameras
@@ -125,7 +113,7 @@ def seed_scene(system: GGSSystem, references: Views, targets: Cameras) -> GrownS
             latents=images.new_zeros(m, channels, h, w),
             cameras=cameras,
             is_reference=torch.arange(m, device=device) < len(references),
-            origin=torch.zeros(0, dtype=torch.uint8, device=device),
+            origin=torch.zeros(0, dtype=torch.long, device=device),
             source=torch.zeros(0, dtype=torch.long, device=device),
             low_pass_px=config.decoder.low_pass_px,
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
@@ -21,7 +21,7 @@ def origin_of(
     from_reference: Bool[Tensor, " n"],
     references: Cameras,
     depths: Float[Tensor, "k 1 H W"],
-) -> UInt8[Tensor, " n"]:
+) -> Int[Tensor, " n"]:
     """`Origin` of every splat.
 
     Args:
@@ -32,7 +32,7 @@ def origin_of(
     shown = SampledSurface(gaussians.means, references, depths)
     seen_from = (shown.depth > 0) & (shown.z < (1 + SURFACE_TOLERANCE) * shown.depth)
     origin = torch.where(seen_from.any(0), int(Origin.INTERPOLATED), int(Origin.INVENTED))
-    return torch.where(from_reference, int(Origin.SEEN), origin).to(torch.uint8)
+    return torch.where(from_reference, int(Origin.SEEN), origin)
 
 
 class SampledSurface:

@@ -1,0 +1,121 @@
+"""``latent3d scene --grow`` and ``--refine``: what is written, going on after an interruption, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from latent3d.apps.pipelines import GGS
+from latent3d.geometry.cameras import Cameras
+from latent3d.io.camera_files import write_cameras
+from latent3d.io.splat_files import read_splats
+from latent3d.representations.origin import Origin
+from latent3d.systems import growth
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """Three pictures of 48 x 48 with their cameras, and two cameras without pictures."""
+    folder = tmp_path_factory.mktemp("capture")
+    c2w = torch.eye(4).repeat(5, 1, 1)
+    c2w[:, 0, 3] = torch.tensor([0.0, 0.2, 0.4, 0.1, 0.3])
+    names = [f"{index}.png" for index in range(5)]
+    for index in range(3):
+        Image.effect_noise((48, 48), 60 + 20 * index).convert("RGB").save(folder / names[index])
+    cameras = Cameras.from_fov(c2w, 60.0, 48, 48)
+    write_cameras(folder / "cameras.json", cameras, names, [True, True, True, False, False])
+    write_cameras(folder / "pictures_only.json", cameras[:3], names[:3], [True] * 3)
+    return folder
+
+
+def command(capture, weights, out, *more, cameras="cameras.json"):
+    pictures = [capture / f"{index}.png" for index in range(3)]
+    return ("scene", *pictures, "--cameras", capture / cameras, "--weights", weights, "--steps", 1, "--out", out, *more)
+
+
+def test_grown_scene_has_all_files_and_an_origin_for_every_splat(run, capture, weights, tmp_path):
+    code, said, _ = run(*command(capture, weights, tmp_path / "out", "--grow"))
+    assert code == 0
+    assert "viewer.html" in said
+    splats, extra = read_splats(tmp_path / "out/scene.ply")
+    counts = torch.bincount(extra["origin"].long(), minlength=3).tolist()
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    assert card["outputs"]["origin"] == {kind.name.lower(): counts[int(kind)] for kind in Origin}
+    assert card["outputs"]["splats"] == len(splats)
+    assert card["chunks"] == 2
+    assert card["job"] == "grown scene"
+    assert len(list((tmp_path / "out/views").glob("view_*.png"))) == 5
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_views_are_laid_out_between_pictures(run, capture, weights, tmp_path):
+    code, _, _ = run(*command(capture, weights, tmp_path / "out", "--grow", cameras="pictures_only.json"))
+    assert code == 0
+    assert len(list((tmp_path / "out/views").glob("view_*.png"))) == 3 + 2 * 6
+
+
+def test_an_interrupted_growth_goes_on_to_the_same_scene(run, capture, weights, tmp_path, monkeypatch):
+    whole = command(capture, weights, tmp_path / "whole", "--grow")
+    assert run(*whole)[0] == 0
+    fuse, calls = growth.fuse, iter(range(100))
+
+    def stop_at_the_second(*args):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return fuse(*args)
+
+    parted = command(capture, weights, tmp_path / "parted", "--grow")
+    with monkeypatch.context() as patch:
+        patch.setattr(growth, "fuse", stop_at_the_second)
+        code, said, _ = run(*parted)
+    assert code == 130
+    assert "goes on" in said
+    assert not (tmp_path / "parted").exists()
+    assert (tmp_path / "parted.part/preview.png").is_file()
+    # Only the same inputs and settings may go on.
+    code, _, error = run(*parted, "--seed", 5)
+    assert code == 2
+    assert "unfinished scene" in error
+    assert "parted.part" in error
+    assert run(*parted)[0] == 0
+    assert not (tmp_path / "parted.part").exists()
+    assert (tmp_path / "parted/scene.ply").read_bytes() == (tmp_path / "whole/scene.ply").read_bytes()
+
+
+def test_a_strange_or_damaged_part_folder_is_named(run, capture, weights, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part/notes.txt").write_text("mine")
+    code, _, error = run(*command(capture, weights, tmp_path / "out", "--grow"))
+    assert code == 2
+    assert "out.part" in error
+    assert (tmp_path / "out.part/notes.txt").is_file()
+
+
+def test_refinement_changes_the_splats_and_keeps_their_origin(capture, weights):
+    model = GGS.from_pretrained(weights)
+    scene = model.grow([capture / "0.png", capture / "1.png"], cameras=capture / "cameras.json", steps=1, num_views=4)
+    refined = scene.refined(3)
+    assert refined.card["refinement"] == {"iterations": 3}
+    count = len(refined.output.gaussians)
+    assert refined.output.origin.shape == refined.output.source.shape == (count,)
+    assert not torch.equal(refined.output.gaussians.colors[:10], scene.output.gaussians.colors[:10])
+
+
+def test_refining_a_negative_number_of_steps_is_refused(run, capture, weights, tmp_path):
+    code, _, error = run(*command(capture, weights, tmp_path / "out", "--refine", -1))
+    assert code == 2
+    assert "refinement" in error
+
+
+def test_the_scene_so_far_is_shown_while_it_grows(capture, weights):
+    shown = []
+    GGS.from_pretrained(weights).grow(
+        [capture / f"{index}.png" for index in range(3)], cameras=capture / "cameras.json", steps=2,
+        on_step=shown.append,
+    )  # fmt: skip
+    assert [state.step for state in shown] == [1, 2, 1, 2]
+    assert len(shown[2].gaussians) > len(shown[1].gaussians)
+    assert all(s.gaussians.colors is not None for s in shown)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rotations import quaternion_to_matrix
-from latent3d.io.viewer_html import serve, write_viewer
+from latent3d.io.viewer_html import write_viewer
+from latent3d.io.viewer_scene import tinted
 from latent3d.representations.gaussians import Gaussians
 
 SIDE = 400
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def colored_plane(scale: float = 1.0) -> tuple[Gaussians, Cameras]:
@@ -44,27 +41,13 @@ def colored_plane(scale: float = 1.0) -> tuple[Gaussians, Cameras]:
     return scaled, Cameras.from_fov(pose, 60.0, SIDE, SIDE)
 
 
-def screenshot(page: Path, folder: Path) -> np.ndarray:
-    """(H, W, 3) bytes as headless Chromium draws the page with every connection refused; skips without a browser."""
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine: the page was not opened")
-    command = [
-        browser, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-        "--virtual-time-budget=15000", f"--window-size={SIDE},{SIDE}", "--hide-scrollbars",
-        "--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>", f"--user-data-dir={folder / 'profile'}",
-        f"--screenshot={folder / 'shot.png'}", page.as_uri(),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=180)
-    return np.asarray(Image.open(folder / "shot.png").convert("RGB"))
-
-
 @pytest.mark.parametrize("scale", [1.0, 0.02])
-def test_page_shows_the_scene_offline_from_the_given_camera(tmp_path, scale):
+def test_page_shows_the_scene_offline_from_the_given_camera(browser, tmp_path, scale):
     plane, camera = colored_plane(scale)
     write_viewer(tmp_path / "viewer.html", plane, camera, title="a plane")
     assert [path.name for path in tmp_path.iterdir()] == ["viewer.html"]
-    shot = screenshot(tmp_path / "viewer.html", tmp_path)
+    browser.open(tmp_path / "viewer.html")
+    shot = browser.screenshot()
     points = torch.tensor([[-0.4, -0.2, 3.0], [0.5, -0.5, 3.0], [-0.5, 0.5, 3.0], [0.5, 0.5, 3.0], [0.0, 0.9, 3.0]])
     world = points * scale @ camera.c2w[:3, :3].T + camera.c2w[:3, 3]
     pixels = camera.project(world)[0].round().int().tolist()
@@ -76,6 +59,24 @@ def test_page_shows_the_scene_offline_from_the_given_camera(tmp_path, scale):
     edge = round(SIDE / 2 * (1 + 1 / (3 * 3**-0.5)))
     outside = shot[300:340, edge + 25 : edge + 40].reshape(-1, 3).astype(int)
     assert np.ptp(outside, axis=1).max() < 30
+
+
+def test_nodes_of_the_origins_change_no_picture(browser, tmp_path):
+    """Splats of all kinds in one another are blended as if they were one set."""
+    plane, camera = colored_plane()
+    # At depths of their own: which of two splats of the same depth is in front is not defined.
+    forward = camera.c2w[:3, 2]
+    depths = torch.rand(len(plane), generator=torch.Generator().manual_seed(0))
+    plane = replace(plane, means=plane.means + depths[:, None] * forward, scales=plane.scales * 2)
+    shots = []
+    for name, origin in (("one.html", None), ("three.html", torch.arange(len(plane)) % 3)):
+        write_viewer(tmp_path / name, plane, camera, origin=origin)
+        browser.open(tmp_path / name)
+        shots.append(browser.screenshot().astype(int))
+    # The panel lies in the lower left.
+    difference = np.abs(shots[0] - shots[1]).max(-1)[: SIDE // 2]
+    assert difference.mean() < 1
+    assert np.quantile(difference, 0.99) < 8
 
 
 def test_page_needs_no_network(tmp_path):
@@ -94,20 +95,50 @@ def test_scene_without_color_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_live_viewer_serves_and_says_when_its_port_is_taken():
-    import socket
-    import urllib.request
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_switches_of_the_origins(browser, tmp_path):
+    """One kind per colour of the plane; a switch hides its kind alone, and the colours show the kinds."""
     plane, camera = colored_plane()
-    server = serve(plane, camera, port=port)
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}", timeout=20) as reply:
-            assert b"<html" in reply.read()
-        with pytest.raises(OSError, match=f"port {port} is taken"):
-            serve(plane, camera, port=port)
-    finally:
-        server.stop()
+    assert plane.colors is not None
+    origin = plane.colors.argmax(-1)
+    write_viewer(tmp_path / "viewer.html", plane, camera, title="<a & b>", origin=origin)
+    page = (tmp_path / "viewer.html").read_text()
+    assert "<title>&lt;a &amp; b&gt;</title>" in page
+    points = torch.tensor([[-0.5, -0.5, 3.0], [0.5, -0.5, 3.0], [0.5, 0.5, 3.0]])
+    world = points @ camera.c2w[:3, :3].T + camera.c2w[:3, 3]
+    pixels = camera.project(world)[0].round().int().tolist()
+
+    def patches() -> np.ndarray:
+        """(3, 3): colours at the middles of the seen, interpolated and invented part."""
+        shot = browser.screenshot()
+        return np.stack([shot[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3).mean(0) for x, y in pixels])
+
+    browser.open(tmp_path / "viewer.html")
+    everything = patches()
+    browser.click("interpolated")
+    hidden = patches()
+    browser.click("interpolated")
+    browser.click("show origin in colour")
+    colored = patches()
+    browser.click("invented")
+    both = patches()
+    browser.click("invented")
+    browser.click("show origin in colour")
+    again = patches()
+    assert np.abs(everything - 255 * np.eye(3)).max() < 25
+    assert np.abs(hidden - everything)[[0, 2]].max() < 4
+    assert np.abs(hidden[1] - hidden[1].mean()).max() < 10  # grey: the background
+    assert hidden[1].mean() < 60
+    expected = 255 * tinted(torch.eye(3), torch.arange(3)).numpy()
+    assert np.abs(colored - expected).max() < 20
+    assert np.abs(both - colored)[:2].max() < 4
+    assert np.abs(both[2] - hidden[1]).max() < 4
+    assert np.abs(again - everything).max() < 4
+
+
+def test_page_of_splats_without_origin_has_no_switches(tmp_path):
+    plane, camera = colored_plane()
+    write_viewer(tmp_path / "viewer.html", plane, camera)
+    assert 'id="origins"' not in (tmp_path / "viewer.html").read_text()
+    with pytest.raises(ValueError, match="origins from 3 to 3"):
+        write_viewer(tmp_path / "other.html", plane, camera, origin=torch.full((len(plane),), 3))
+    assert not (tmp_path / "other.html").exists()

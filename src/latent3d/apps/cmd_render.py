@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -21,6 +21,8 @@ class Render:
     """Camera path from the scene's first camera: orbit, dolly, spiral, spline or walk."""
     cameras: Annotated[Path | None, option("FILE", "none")] = None
     """Camera file to fly through instead of a path."""
+    only: tyro.conf.UseAppendAction[tuple[Literal["seen", "interpolated", "invented"], ...]] = ()
+    """Render only splats of this origin; repeat it for two of the three."""
     strength: float = 1.0
     """How far the path moves."""
     frames: int = 96
@@ -43,7 +45,7 @@ class Render:
             raise ValueError("give either --cameras or --trajectory, not both")
         folder = self.scene if self.scene.is_dir() else self.scene.parent
         name = self.cameras.stem if self.cameras else self.trajectory or "orbit"
-        out = self.out or folder / f"{name}.mp4"
+        out = self.out or folder / f"{'_'.join([name, *self.only])}.mp4"
         if out.suffix != ".mp4":
             raise ValueError(f"'{out}' is not the name of a film; choose one that ends in .mp4")
         if out.exists() and not self.overwrite:
@@ -56,13 +58,15 @@ class Render:
         from latent3d.geometry.trajectories import path_depth, trajectory
         from latent3d.io.camera_files import read_cameras
         from latent3d.io.video import write_video
+        from latent3d.representations.origin import Origin
 
-        gaussians, own = open_scene(self.scene)
-        first = own[0]
+        scene = open_scene(self.scene)
+        shown = scene.only([Origin[kind.upper()] for kind in self.only]) if self.only else scene
+        first = scene.cameras[0]
         if self.cameras is not None:
             path = film_path(read_cameras(self.cameras).cameras)
         else:
-            _, depths = first.project(gaussians.means)
+            _, depths = first.project(scene.gaussians.means)
             ahead = depths[depths > 0]
             depth = path_depth(ahead) if len(ahead) else 1.0
             moves = trajectory(name, self.frames, depth=depth, strength=self.strength, seed=self.seed)
@@ -71,7 +75,7 @@ class Render:
         step = bar("rendering", len(path))
 
         def counted():
-            for frame in film_frames(gaussians, path, side=self.side):
+            for frame in film_frames(shown.gaussians, path, side=self.side):
                 step()
                 yield frame
 

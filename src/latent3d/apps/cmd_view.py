@@ -24,16 +24,13 @@ class View:
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port {self.port} does not exist; give 1 to 65535")
         from latent3d.apps.open_scene import open_scene
-        from latent3d.io.viewer_html import serve
+        from latent3d.io.viewer_live import serve
 
-        gaussians, cameras = open_scene(self.scene)
-        server = serve(gaussians, cameras[0], host=self.host, port=self.port)
-        shown = "localhost" if self.host in ("127.0.0.1", "0.0.0.0") else self.host
-        try:
-            print(f"{len(gaussians)} splats at http://{shown}:{self.port} (Ctrl-C ends)", flush=True)
-            while True:
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            print("closed")  # the ordinary end of this command
-        finally:
-            server.stop()
+        scene = open_scene(self.scene)
+        with serve(scene.gaussians, scene.cameras[0], self.host, self.port, scene.origin) as viewer:
+            try:
+                print(f"{len(scene.gaussians)} splats at {viewer.address} (Ctrl-C ends)", flush=True)
+                while True:
+                    time.sleep(0.5)
+            except KeyboardInterrupt:
+                print("closed")  # the ordinary end of this command

@@ -1,129 +1,73 @@
-"""The scene as a web page: one file that opens offline, and the live viewer; both are viser's.
+"""The scene as a web page: one file that opens offline. The page is viser's; a panel of switches is added to it.
 
 N: splats.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
+import html
+import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.io.atomic import write_text
+from latent3d.io.viewer_live import open_server, silent
+from latent3d.io.viewer_scene import KINDS, LUMA, TINT_FLOOR, SplatScene
 from latent3d.representations.gaussians import Gaussians
 
-if TYPE_CHECKING:
-    import viser
-
-HALF_PRECISION_STD = 0.25
-"""The viewer stores covariances in half precision; the scene is stored with this median standard deviation."""
+PANEL = Path(__file__).with_name("viewer_panel.html")
+"""Switches for the origins of the splats."""
 
 
-def write_viewer(path: str | Path, gaussians: Gaussians, start: Cameras, title: str = "latent3d") -> None:
+def write_viewer(
+    path: str | Path,
+    gaussians: Gaussians,
+    start: Cameras,
+    title: str = "latent3d",
+    origin: Int[Tensor, " n"] | None = None,
+) -> None:
     """Write a page that shows the scene, atomically.
 
     Args:
         gaussians: with ``colors``.
         start: one camera (batch shape () or (1,)): where the viewer stands at first; its up becomes the page's.
+        origin: `Origin` of each splat; the page then has a switch for each kind that occurs, and one that shows the
+            kinds as colours.
 
     Raises:
-        ValueError: if there is no colour.
+        ValueError: if there is no colour or an origin is not one.
     """
-    with _server() as server:
-        add_scene(server, gaussians, start)
-        page = server.scene.as_html(dark_mode=True)
-    write_text(path, page.replace("<title>Viser</title>", f"<title>{title}</title>", 1))
-
-
-def serve(gaussians: Gaussians, start: Cameras, host: str = "127.0.0.1", port: int = 8080) -> viser.ViserServer:
-    """Start the live viewer and return its running server (``server.stop()`` ends it).
-
-    Raises:
-        ValueError: if there is no colour.
-        OSError: if the port is taken.
-    """
-    import viser
-
-    with socket.socket() as probe:
-        # viser would silently take another port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(error.errno, f"port {port} is taken or not allowed; choose another with --port") from error
-    with _silent():
-        server = viser.ViserServer(host=host, port=port, label="latent3d", verbose=False)
-    add_scene(server, gaussians, start)
-    return server
-
-
-def add_scene(server: viser.ViserServer, gaussians: Gaussians, start: Cameras) -> None:
-    """Put splats into a viser scene and stand at a camera."""
-    colors = gaussians.colors
-    if colors is None:
-        raise ValueError("these splats carry no colour and cannot be shown; use the decoded scene")
-    from latent3d.geometry.rotations import quaternion_to_matrix
-
-    splats = gaussians.detach().to("cpu", torch.float32)
-    rotation = quaternion_to_matrix(torch.nn.functional.normalize(splats.quaternions, dim=-1))
-    half = rotation * splats.scales[:, None, :]
-    covariances = half @ half.mT
-    zoom = HALF_PRECISION_STD / max(float(splats.scales.median()), 1e-9) if len(splats) else 1.0
-    # Half precision ends at 65504; no splat may overflow.
-    largest = float(covariances.abs().max()) if len(splats) else 1.0
-    zoom = min(zoom, math.sqrt(6e4 / max(largest, 1e-12)))
-    server.scene.add_gaussian_splats(
-        "/scene",
-        centers=(splats.means * zoom).numpy(),
-        covariances=(covariances * zoom**2).numpy(),
-        rgbs=colors.detach().cpu().float().clamp(0, 1).numpy(),
-        opacities=splats.opacities[:, None].numpy(),
-        scale=1 / zoom,
-    )
-    pose = start.c2w.reshape(-1, 4, 4)[0].detach().double().cpu().numpy()
-    k = start.k.reshape(-1, 3, 3)[0].detach().double().cpu()
-    down, forward, center = pose[:3, 1], pose[:3, 2], pose[:3, 3]
-    server.scene.set_up_direction(tuple(-down))
-    server.initial_camera.position = center
-    # The point of orbit lies at the middle of what the camera sees.
-    server.initial_camera.look_at = center + forward * _typical_depth(splats, center, forward)
-    server.initial_camera.up = -down
-    server.initial_camera.fov = 2 * math.atan(start.height / (2 * float(k[1, 1])))
-
-
-def _typical_depth(splats: Gaussians, center: np.ndarray, forward: np.ndarray) -> float:
-    depth = (splats.means.double().numpy() - center) @ forward
-    ahead = depth[depth > 0]
-    return float(np.median(ahead)) if ahead.size else 1.0
-
-
-@contextlib.contextmanager
-def _server() -> Iterator[viser.ViserServer]:
-    """A server that nobody connects to: viser serialises a scene only from one."""
-    import viser
-
-    with _silent():
-        server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
+    # viser serialises a scene only from a server, to which nobody connects here.
+    server = open_server("127.0.0.1", _free_port())
     try:
-        yield server
+        scene = SplatScene(server)
+        scene.show(gaussians, origin)
+        scene.stand_at(start, gaussians)
+        page = server.scene.as_html(dark_mode=True)
     finally:
-        with _silent():
+        with silent():
             server.stop()
+    page = page.replace("<title>Viser</title>", f"<title>{html.escape(title)}</title>", 1)
+    if origin is not None:
+        end = page.rindex("</body>")
+        page = page[:end] + _panel(origin) + page[end:]
+    write_text(path, page)
 
 
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """viser prints a banner whatever its settings."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
-        yield
+def _panel(origin: Tensor) -> str:
+    counts = torch.bincount(origin.detach().cpu().long(), minlength=len(KINDS)).tolist()
+    kinds = [
+        {"name": kind.name.lower(), "node": shown.node, "hint": shown.hint, "tint": shown.tint, "count": counts[kind]}
+        for kind, shown in KINDS.items()
+        if counts[kind]
+    ]
+    about = json.dumps({"kinds": kinds, "luma": LUMA, "floor": TINT_FLOOR})
+    return PANEL.read_text(encoding="utf-8").replace("ABOUT_ORIGINS", about)
 
 
 def _free_port() -> int:

@@ -14,7 +14,8 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.origin import Origin
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import lift_surface
-from latent3d.systems.growth import Chunk, fuse, grow, in_view, plan_growth, seed_scene
+from latent3d.systems.growth import Chunk, grow, in_view, plan_growth, seed_scene, seen_surface
+from latent3d.systems.growth import fuse as fuse_onto
 from latent3d.systems.origins import origin_of
 from systems.common import SIZE, batched, shaken, smooth_images, tiny_system, walk_cameras
 
@@ -88,6 +89,13 @@ def test_origin_known_answers():
     assert origin.tolist() == [inter, inter, inv, inv, inv, inv]
     seen = origin_of(splats, torch.ones(6, dtype=torch.bool), camera, surface)
     assert (seen == int(Origin.SEEN)).all()
+
+
+def fuse(old, old_origin, new, fresh):
+    """`growth.fuse` with the surfaces that a chunk's fresh references see."""
+    seen = (new.origin == int(Origin.SEEN)) & fresh[new.source]
+    surface = seen_surface(new.gaussians[seen], new.cameras[fresh], new.low_pass_px)
+    return fuse_onto(old, old_origin, new, fresh, surface)
 
 
 def output_of(system, splats: Gaussians, cameras: Cameras, roles: list[bool], origin: Origin):

@@ -55,7 +55,9 @@ class UnfinishedScene:
             raise ValueError(
                 f"the folder '{self.folder}' holds an unfinished scene of other inputs or settings; {remedy}"
             )
-        return GrownScene(_unpacked(load_tensors(self.folder, "scene"), about, device), int(about["done"]))
+        tensors = load_tensors(self.folder, "scene")
+        surfaces = tensors.pop("surfaces").to(device)
+        return GrownScene(_unpacked(tensors, about, device), surfaces, int(about["done"]))
 
     def store(self, scene: GrownScene, chunk: Chunk) -> None:
         """Keep a scene, and a picture of the views of its last chunk."""
@@ -72,7 +74,8 @@ class UnfinishedScene:
         rows = torch.cat(list(torch.cat([output.images[views.to(output.images.device)], seen.rgb], 2)), 2)
 
         def fill(place: Path) -> None:
-            save_tensors(place, "scene", _packed(output), SHARD_BYTES)
+            tensors = _packed(output) | {"surfaces": scene.surfaces.cpu().contiguous()}
+            save_tensors(place, "scene", tensors, SHARD_BYTES)
             save_image(place / "preview.png", rows)
             (place / "growth.json").write_text(json.dumps(about, indent=1))
 

@@ -165,10 +165,9 @@ class GGS:
                 on_step(replace(state, gaussians=Gaussians.cat(parts)))
 
         with job.watch("sampling"):
-            for scene in grow(self.system, scene, chunks, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step):
-                shown = scene
+            for shown in grow(self.system, scene, chunks, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step):
                 if kept is not None:
-                    kept.store(scene, chunks[scene.done - 1])
+                    kept.store(shown, chunks[shown.done - 1])
         card = self._card(job, seed, steps) | {"job": "grown scene", "chunks": len(chunks)}
         return Scene(shown.output, job.inputs.order, card, job.watch, kept)
 

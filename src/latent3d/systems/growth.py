@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
@@ -49,10 +49,12 @@ class GrownScene:
 
     Attributes:
         output: all views and the splats so far; views that are still to be made are black.
+        surfaces: z-depth of what each reference sees, 0 for nothing and in references that are not in the scene yet.
         done: number of chunks in it.
     """
 
     output: GGSOutput
+    surfaces: Float[Tensor, "k 1 H W"]
     done: int
 
 
@@ -117,6 +119,7 @@ def seed_scene(system: GGSSystem, references: Views, targets: Cameras) -> GrownS
             source=torch.zeros(0, dtype=torch.long, device=device),
             low_pass_px=config.decoder.low_pass_px,
         ),
+        images.new_zeros(len(references), 1, config.height, config.width),
         0,
     )
 
@@ -160,41 +163,49 @@ def grow(
         )  # fmt: skip
         earlier = {view for before in chunks[:number] for view in before.references}
         fresh = torch.tensor([view not in earlier for view in views.tolist()]) & new.is_reference.cpu()
-        scene = GrownScene(_joined(output, new, views, fresh.to(new.is_reference.device)), number + 1)
+        scene = joined(scene, new, views, fresh)
         yield scene
 
 
-def _joined(output: GGSOutput, new: GGSOutput, views: Tensor, fresh: Bool[Tensor, " c"]) -> GGSOutput:
-    """The scene with a chunk's views and those of its splats that it did not have."""
-    old_kept, new_kept = fuse(output.gaussians, output.origin, new, fresh)
-    added, source = new.gaussians[new_kept], views.to(new.source.device)[new.source[new_kept]]
-    gaussians = Gaussians.cat([output.gaussians[old_kept], added])
-    place = views.to(output.images.device)
-    scene = replace(
+def joined(scene: GrownScene, new: GGSOutput, views: Int[Tensor, " c"], fresh: Bool[Tensor, " c"]) -> GrownScene:
+    """The scene with a chunk's views and with those of its splats that it did not have.
+
+    Args:
+        new: the chunk, c views.
+        views: their numbers in the scene.
+        fresh: which of them are references that the scene has not had.
+    """
+    output, device = scene.output, new.images.device
+    seen = (new.origin == int(Origin.SEEN)) & fresh.to(device)[new.source]
+    surface = seen_surface(new.gaussians[seen], new.cameras[fresh], new.low_pass_px)
+    old_kept, new_kept = fuse(output.gaussians, output.origin, new, fresh, surface)
+    surfaces = scene.surfaces.index_copy(0, views[fresh].to(device), surface[:, :1])
+    added, origin = new.gaussians[new_kept], new.origin[new_kept]
+    # A chunk knows of its own references alone; others may show what it had to invent.
+    known = surfaces.flatten(1).amax(1) > 0
+    references = output.cameras[: len(surfaces)][known.cpu()]
+    origin = torch.minimum(origin, origin_of(added, origin == int(Origin.SEEN), references, surfaces[known]))
+    place = views.to(device)
+    output = replace(
         output,
-        gaussians=gaussians,
+        gaussians=Gaussians.cat([output.gaussians[old_kept], added]),
         latent_gaussians=Gaussians.cat([output.latent_gaussians, new.latent_gaussians]),
         images=output.images.index_copy(0, place, new.images),
         depths=output.depths.index_copy(0, place, new.depths),
         latents=output.latents.index_copy(0, place, new.latents),
-        origin=torch.cat([output.origin[old_kept], new.origin[new_kept]]),
-        source=torch.cat([output.source[old_kept], source]),
+        origin=torch.cat([output.origin[old_kept], origin]),
+        source=torch.cat([output.source[old_kept], place[new.source[new_kept]]]),
     )
-    return replace(scene, origin=_origin_by_all(scene, new))
-
-
-def _origin_by_all(scene: GGSOutput, new: GGSOutput) -> Tensor:
-    """Origins with what all references so far show: a chunk itself knows of its own only."""
-    made = scene.origin != int(Origin.SEEN)
-    known = torch.unique(scene.source[~made])
-    cameras = scene.cameras[known.cpu()]
-    surfaces = seen_surface(scene.gaussians[~made], cameras, new.low_pass_px)
-    return origin_of(scene.gaussians, ~made, cameras, surfaces[:, :1])
+    return GrownScene(output, surfaces, scene.done + 1)
 
 
 @torch.no_grad()
 def fuse(
-    old: Gaussians, old_origin: Tensor, new: GGSOutput, fresh: Bool[Tensor, " c"]
+    old: Gaussians,
+    old_origin: Int[Tensor, " n"],
+    new: GGSOutput,
+    fresh: Bool[Tensor, " c"],
+    surface: Float[Tensor, "f 2 H W"],
 ) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " a"]]:
     """Which splats of a scene and of a new chunk stay when they are joined, so that nothing is there twice.
 
@@ -206,17 +217,15 @@ def fuse(
         old, old_origin: splats of the scene and their `Origin`.
         new: of the chunk, c views.
         fresh: which of its views are references that the scene has not had.
+        surface: what these see, see `seen_surface`.
     """
     drawn = new.gaussians.opacities >= MIN_OPACITY
-    seen = new.origin == int(Origin.SEEN)
-    drawn &= ~seen | fresh[new.source]
+    drawn &= (new.origin != int(Origin.SEEN)) | fresh.to(drawn.device)[new.source]
     old_kept = torch.ones(len(old), dtype=torch.bool, device=old.means.device)
     if not len(old):
         return old_kept, drawn
     if bool(fresh.any()):
-        cameras = new.cameras[fresh.nonzero()[:, 0].cpu()]
-        surface = seen_surface(new.gaussians[drawn & seen], cameras, new.low_pass_px)
-        there = SampledSurface(old.means, cameras, surface[:, :1])
+        there = SampledSurface(old.means, new.cameras[fresh], surface[:, :1])
         before = (there.depth > 0) & (there.z < (1 + SURFACE_TOLERANCE) * there.depth)
         same = before & (there.z > (1 - SURFACE_TOLERANCE) * there.depth)
         coarser = same & (_size(old) > COARSER * there.of(surface[:, 1:])[:, 0])
@@ -231,13 +240,21 @@ def fuse(
 
 
 def seen_surface(gaussians: Gaussians, cameras: Cameras, low_pass: float) -> Float[Tensor, "v 2 H W"]:
-    """z-depth of what splats show, 0 where they cover less than `SHOWN_ALPHA`; and the size of the splats there."""
-    sized = replace(gaussians, colors=None, features=_size(gaussians)[:, None], harmonics=None)
-    render = render_gaussians(sized, cameras, low_pass=low_pass)
-    assert render.features is not None
-    shown = render.alpha >= SHOWN_ALPHA
-    size = render.features / render.alpha.clamp_min(SHOWN_ALPHA)
-    return torch.cat([render.depth, size], 1) * shown
+    """z-depth of what splats show, 0 where they cover less than `SHOWN_ALPHA`; and the size of the splats there.
+
+    View by view, with the splats in view, so that memory does not grow with the scene.
+    """
+    maps = gaussians.means.new_zeros(len(cameras), 2, cameras.height, cameras.width)
+    for view in range(len(cameras)):
+        camera = cameras[view : view + 1]
+        near = gaussians[in_view(gaussians, camera)]
+        sized = replace(near, colors=None, features=_size(near)[:, None], harmonics=None)
+        render = render_gaussians(sized, camera, low_pass=low_pass)
+        assert render.features is not None
+        shown = render.alpha >= SHOWN_ALPHA
+        size = render.features / render.alpha.clamp_min(SHOWN_ALPHA)
+        maps[view] = (torch.cat([render.depth, size], 1) * shown)[0]
+    return maps
 
 
 def _size(gaussians: Gaussians) -> Float[Tensor, " n"]:

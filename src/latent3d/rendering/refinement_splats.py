@@ -97,8 +97,8 @@ class FreeSplats:
         """Put two splats in the place of every wanted one: halves drawn from it where it is wide, else a clone beside
         it (3DGS sec. 5.2).
 
-        A clone and its original get the opacity 1 - sqrt(1 - alpha), which blends to what one was before (Bulò et al.
-        2024, "Revising densification in Gaussian splatting", eq. 10), so that cloning alone changes no picture.
+        A clone and its original get the opacity 1 - sqrt(1 - alpha), with which the two blend at their centre to what
+        one was before (Bulò et al. 2024, "Revising densification in Gaussian splatting", eq. 10).
         """
         device, count = wanted.device, len(self)
         split, clone = (wanted & wide).nonzero()[:, 0], (wanted & ~wide).nonzero()[:, 0]

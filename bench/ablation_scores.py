@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +76,10 @@ class Trial:
 
 
 def between_protocol(protocol: ViewProtocol) -> tuple[ViewProtocol, list[int]]:
-    """The views between as targets beside the same references, and their frames among the 2 V - 1 of a clip."""
+    """The views midway between neighbours as targets, beside the same references, and their frames of 2 V - 1."""
+    made = sorted({*protocol.references, *protocol.targets})
     references = [2 * index for index in protocol.references]
-    frames = sorted({*references, *range(1, 2 * protocol.views - 1, 2)})
+    frames = sorted({*references, *(one + two for one, two in itertools.pairwise(made))})
     positions = tuple(frames.index(frame) for frame in references)
     return ViewProtocol(name=f"{protocol.name}_between", views=len(frames), references=positions), frames
 

@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 from ablation_runs import VARIANTS, Plan, Workshop, keep_part, measure, settle, steps_for
 from ablation_scores import Judging, judge
-from ablation_table import markdown, read_scores, summarise
+from ablation_table import claims, markdown, read_scores, summarise
 
 from latent3d.data.shards import bank_command
 from latent3d.evaluation.features import build_extractor
+from latent3d.evaluation.protocols import PROTOCOLS
 from latent3d.evaluation.scene_cache import SceneCache
 from latent3d.io.atomic import write_text
 from latent3d.io.cards import machine, versions
@@ -46,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scenes", type=int, default=16, help="test worlds")
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants, separated by commas")
-    parser.add_argument("--protocol", default="ggs_two_ref", help="ggs_one_ref or ggs_two_ref")
+    parser.add_argument("--protocol", default="ggs_two_ref", help=", ".join(PROTOCOLS))
     parser.add_argument("--family", default="mixed", help="of the test worlds")
     parser.add_argument("--bank", type=Path, nargs="+", help="training clips, see `latent3d data bank`")
     parser.add_argument("--clips", type=int, default=512, help="to render where no bank is given")
@@ -131,6 +132,7 @@ def write_table(shop: Workshop, judging: Judging, extractor: str, done: dict[str
         "extractor": extractor,
         "seeds": {name: list(caches) for name, caches in done.items() if caches},
         "rows": summarise(scores),
+        "claims": claims(scores),
         "versions": versions(),
         "machine": machine(),
     }

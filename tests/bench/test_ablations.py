@@ -15,7 +15,7 @@ import pytest
 import torch
 from ablation_runs import VARIANTS, Plan, Workshop, settle, step_seconds, steps_for
 from ablation_scores import BETWEEN, DECODER, IMAGES, RECONSTRUCTED, REFINED, between_protocol
-from ablation_table import Scores, markdown, read_scores, summarise
+from ablation_table import Scores, claims, markdown, read_scores, summarise
 
 from latent3d.data.shards import render_bank
 from latent3d.evaluation.protocols import get_protocol
@@ -81,7 +81,7 @@ def test_a_comparison_is_stopped_goes_on_and_gives_the_table(rooms, tmp_path, mo
     assert record["rows"]["no3d/reconstructed"]["ratio"][f"{BETWEEN}distance"]["mean"] > 0
     text = (tmp_path / "ablations_ggs_two_ref.md").read_text()
     assert "| No3D twin | reconstructed |" in text
-    assert "GGS, splats: " in text
+    assert "- GGS, splats, over No3D twin: " in text
     assert (tmp_path / "sheets" / "no3d-0.png").is_file()
     assert not (tmp_path / "runs" / "ggs-0" / "checkpoints").exists()
 
@@ -178,6 +178,9 @@ def test_views_between_lie_midway_beside_the_same_references():
     one, frames = between_protocol(get_protocol("ggs_one_ref"))
     assert frames == [0, 1, 3, 5, 7, 9, 11, 13]
     assert one.references == (0,)
+    outside, frames = between_protocol(get_protocol("ggs_two_ref_outside"))  # of views 0, 1, 2, 5, 6, 7
+    assert frames == [1, 3, 4, 7, 10, 11, 13]
+    assert outside.references == (2, 4)
 
 
 def scores_of(psnr, distance=None, way=IMAGES) -> dict[str, Scores]:
@@ -249,10 +252,11 @@ def test_the_table_prints_rows_differences_and_the_claim():
         "extractor": "random_conv",
         "seeds": {"ggs": [0], "no3d": [0]},
         "rows": summarise({"ggs": base, "no3d": twin}),
+        "claims": claims({"ggs": base, "no3d": twin}),
     }
     text = markdown(record)
     assert "| GGS | splats | 15.00 ± " in text
     assert "| No3D twin | reconstructed | -2.00 [-2.00, -2.00] |" in text
     assert "1.25 [1.25, 1.25] |" in text
-    assert "GGS, splats: 0.80 of the distance of No3D twin's scenes" in text
+    assert "- GGS, splats, over No3D twin: 0.80 [0.80, 0.80]" in text
     assert "FD_random_conv of 3D scenes" in text

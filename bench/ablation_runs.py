@@ -157,7 +157,11 @@ class Workshop:
         """The preset's system with the parts' own sizes."""
         system = find_preset(self.plan.preset)().system
         assert isinstance(system, GGSConfig)
-        kinds = {"vae": ImageVAEConfig, "geometry": ReferenceGeometryConfig, "denoiser": type(system.denoiser)}
+        kinds: dict[str, type[Config]] = {
+            "vae": ImageVAEConfig,
+            "geometry": ReferenceGeometryConfig,
+            "denoiser": type(system.denoiser),
+        }
         sizes = {part: read_json(folder / "config.json")["config"] for part, folder in self.parts.items()}
         return system.replace(**{part: kinds[part].from_dict(values) for part, values in sizes.items()})
 

@@ -53,7 +53,8 @@ class Judging(Config):
         protocol: name of the view protocol.
         family, scenes: test worlds 0 to ``scenes`` - 1.
         steps: of the sampler; scene i starts from the noise of seed i, in every variant and run.
-        iterations: of optimisations on pictures.
+        iterations: of scenes that are optimised from nothing.
+        refinements: iterations of scenes that are refined.
         splats: an optimisation from nothing starts with this many.
         tsed: thresholds and matcher.
     """
@@ -62,7 +63,8 @@ class Judging(Config):
     family: str = "mixed"
     scenes: int = 16
     steps: int = 30
-    iterations: int = 300
+    iterations: int = 1000
+    refinements: int = 300
     splats: int = 20_000
     tsed: TSEDConfig = field(default_factory=TSEDConfig)
 
@@ -150,7 +152,7 @@ def answers(
     low_pass = out.low_pass_px if isinstance(out, GGSOutput) else LOW_PASS_PX
     scenes: dict[str, tuple[Gaussians, float, float]] = {}
     views = Views(out.images.detach().clamp(0, 1), out.cameras)
-    optimiser = RefinementConfig(iterations=judging.iterations, low_pass_px=low_pass)
+    optimiser = RefinementConfig(iterations=judging.refinements, low_pass_px=low_pass)
     if isinstance(out, GGSOutput):
         scenes[DECODER] = (out.gaussians, seconds, low_pass)
         start = time.perf_counter()
@@ -159,7 +161,7 @@ def answers(
     start = time.perf_counter()
     span = system.config.depth_range
     nothing = scatter_splats(out.cameras, judging.splats, span.near, span.far, index)
-    rebuilt = refine(nothing, views, optimiser.replace(low_pass_px=LOW_PASS_PX)).gaussians
+    rebuilt = refine(nothing, views, RefinementConfig(iterations=judging.iterations)).gaussians
     scenes[RECONSTRUCTED] = (rebuilt, seconds + time.perf_counter() - start, LOW_PASS_PX)
     for key, (splats, spent, smoothing) in scenes.items():
         shown[key] = rendered(splats, targets, spent, smoothing)

@@ -195,9 +195,10 @@ def _conditions(record: dict[str, Any]) -> str:
         f"brackets the standard deviation between seeds (seeds: {counts}). Every run: {plan['steps']} steps of "
         f"{plan['batch']} scenes from the same autoencoder and the same denoiser, same batches per seed; 3D decoder "
         f"{plan['decoder_steps']} steps. {judging['steps']} sampling steps, the same noise per scene for all; refined "
-        f"and reconstructed by {judging['iterations']} iterations. Between: views midway between the generated ones. "
-        f"AbsRel of pictures: depth of the latent splats. Distances with {record['extractor']} on sets of equal size, "
-        "to be compared with each other only. Seconds: of making one scene, as it ran."
+        f"by {judging['refinements']} iterations, reconstructed by {judging['iterations']}. Between: views midway "
+        "between the generated ones. AbsRel of pictures: depth of the latent splats. Distances with "
+        f"{record['extractor']} on sets of equal size, to be compared with each other only. Seconds: of making one "
+        "scene, as it ran."
     )
 
 

@@ -31,6 +31,7 @@ from latent3d.evaluation.protocols import PROTOCOLS
 from latent3d.evaluation.scene_cache import SceneCache
 from latent3d.io.atomic import write_text
 from latent3d.io.cards import machine, versions
+from latent3d.systems.ggs import GGSConfig
 from latent3d.training.command import find_preset, pick_device
 from latent3d.weights import find_shipped, save_weights
 
@@ -56,7 +57,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="ggs_rooms")
     parser.add_argument("--weights", default="ggs_rooms", help="whose autoencoder and geometry are used; none: random")
     parser.add_argument("--sampling-steps", type=int, default=30)
-    parser.add_argument("--iterations", type=int, default=300, help="of scenes optimised on pictures")
+    parser.add_argument("--iterations", type=int, default=1000, help="of scenes optimised from nothing on pictures")
+    parser.add_argument("--refinements", type=int, default=300, help="iterations of refined scenes")
     parser.add_argument("--splats", type=int, default=20_000, help="at the start of a scene made from pictures alone")
     parser.add_argument("--extractor", default="random_conv", help="of the distances; others need --extractor-weights")
     parser.add_argument("--extractor-weights", type=Path)
@@ -91,6 +93,7 @@ def weights_folder(options: argparse.Namespace) -> Path:
         return named if named.is_dir() else find_shipped(options.weights)
     torch.manual_seed(0)
     system = find_preset(options.preset)().system
+    assert isinstance(system, GGSConfig)
     return save_weights(options.out / "parts" / "random", system.build(), system)
 
 
@@ -146,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
     extractor = build_extractor(options.extractor, options.extractor_weights)
     judging = Judging(
         protocol=options.protocol, family=options.family, scenes=options.scenes, steps=options.sampling_steps,
-        iterations=options.iterations, splats=options.splats,
+        iterations=options.iterations, refinements=options.refinements, splats=options.splats,
     )  # fmt: skip
     shop = set_up(options)
     if "denoiser" not in shop.parts:

@@ -37,7 +37,7 @@ def shop(rooms, tmp_path):
 
 def command(out, rooms, *more: str) -> list[str]:
     fixed = "--preset ggs_rooms_tiny --weights none --batch 2 --steps 2 --seeds 1 --scenes 2 --family rooms --quiet"
-    small = "--sampling-steps 1 --iterations 2 --splats 200 --threads 1 --device cpu"
+    small = "--sampling-steps 1 --iterations 2 --refinements 1 --splats 200 --threads 1 --device cpu"
     return ["--out", str(out), "--bank", rooms, *fixed.split(), *small.split(), *more]
 
 

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from latent3d.evaluation.distributions import (
+    clip_features,
+    embedding_similarity,
     frechet_distance,
     frechet_distance_of_moments,
     kernel_distance,
@@ -67,3 +69,20 @@ def test_precision_and_recall_of_the_toy():
     assert scores.recall == 1.0
     with pytest.raises(ValueError, match="neighbours"):
         precision_recall(real, fake)
+
+
+def test_clip_features_know_standing_from_moving():
+    still = torch.ones(3, 4, 2)
+    moving = still + torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None] - 0.5
+    torch.testing.assert_close(clip_features(still), torch.tensor([1.0, 1, 0, 0]).expand(3, 4))
+    torch.testing.assert_close(clip_features(moving), torch.tensor([1.0, 1, 1, 1]).expand(3, 4))
+    assert frechet_distance(clip_features(still), clip_features(moving)) == pytest.approx(2)
+    with pytest.raises(ValueError, match="one frame"):
+        clip_features(still[:, :1])
+
+
+def test_embedding_similarity_known_answers():
+    x = torch.tensor([[1.0, 0], [0, 3]])
+    assert embedding_similarity(x, 5 * x) == pytest.approx(100)
+    assert embedding_similarity(x, x.flip(0)) == pytest.approx(0)
+    assert embedding_similarity(x, torch.tensor([[1.0, 0], [0, -1]])) == pytest.approx(0)

@@ -64,6 +64,8 @@ def test_names_are_reserved_for_inception():
     assert score_name("KD", "inception") == "KID"
     assert score_name("FD", "random_conv") == "FD_random_conv"
     assert score_name("KD", "clip") == "KD_clip"
+    assert score_name("FVD", "i3d") == "FVD"
+    assert score_name("FVD", "inception") == "FVD_inception"
     with pytest.raises(ValueError, match="unknown distance"):
         score_name("FID", "clip")
 

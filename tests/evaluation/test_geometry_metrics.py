@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from latent3d.evaluation.geometry_metrics import depth_scores, fit_scale_shift
+from latent3d.evaluation.geometry_metrics import depth_scores, fit_scale_shift, non_flatness
 
 
 def _depth(seed=0):
@@ -63,3 +63,12 @@ def test_unknown_depth_and_cap_do_not_count():
         depth_scores(prediction, torch.zeros_like(depth))
     with pytest.raises(ValueError, match="unknown depth alignment"):
         depth_scores(prediction, depth, alignment="mean")
+
+
+def test_non_flatness_known_answers():
+    constant, ramp = torch.full((1, 64, 64), 0.9), torch.linspace(0.75, 1.25, 64 * 64).view(1, 64, 64)
+    levels = torch.where(torch.arange(64) < 32, 0.8, 1.2).expand(1, 64, 64)
+    for depths, answer in ((constant, 1.0), (levels, 2.0), (ramp, 64.0), (torch.cat([constant, levels]), 1.5)):
+        assert non_flatness(depths, 0.75, 1.25) == pytest.approx(answer, abs=1e-3)
+    with pytest.raises(ValueError, match="near < far"):
+        non_flatness(ramp, 1.0, 1.0)

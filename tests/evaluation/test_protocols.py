@@ -1,9 +1,12 @@
 import pytest
 import torch
+from data.tiny_family import sample_wall
 
+from latent3d.data.shards import render_bank
 from latent3d.evaluation.consistency import TSEDConfig, tsed
-from latent3d.evaluation.protocols import PROTOCOLS, CaptureScenes, WorldScenes, get_protocol
+from latent3d.evaluation.protocols import PROTOCOLS, BankScenes, CaptureScenes, WorldScenes, get_protocol
 from latent3d.evaluation.scoring import Prediction, SceneTask, score_prediction
+from latent3d.representations.views import Views
 
 from .plane_world import plane_clip
 
@@ -68,3 +71,53 @@ def test_captures_that_cannot_serve_are_refused(tmp_path, shared_data):
         CaptureScenes(tmp_path)
     with pytest.raises(ValueError, match="fewer than"):
         CaptureScenes(shared_data("posed_rgbd_dining_room"), views=8)
+
+
+def test_protocols_stretch_to_other_numbers_of_views():
+    assert get_protocol("ggs_two_ref", 3).references == (0, 2)
+    assert get_protocol("ggs_two_ref", 3).targets == (1,)
+    assert get_protocol("ggs_one_ref", 5).targets == (1, 2, 3, 4)
+    for views in (2, 1):
+        with pytest.raises(ValueError, match="views per scene"):
+            get_protocol("ggs_two_ref", views)
+    with pytest.raises(ValueError, match="views per scene"):
+        get_protocol("ggs_two_ref_outside", 5)
+
+
+def test_extrapolation_asks_outside_the_references_only():
+    clip, protocol = plane_clip(size=16), get_protocol("ggs_two_ref_outside")
+    shown, asked = protocol.split(clip)
+    torch.testing.assert_close(asked.images, clip.images[[0, 1, 6, 7]])
+    assert not protocol.interpolates
+    assert get_protocol("ggs_two_ref").interpolates
+    assert not get_protocol("ggs_one_ref").interpolates
+    torch.testing.assert_close(
+        protocol.in_path_order(shown.images, asked.images), clip.images[[0, 1, 2, 5, 6, 7]], rtol=0, atol=0
+    )
+
+
+def test_scaling_by_the_references_brings_depth_to_the_median_asked_for():
+    clip, protocol = plane_clip(size=128), get_protocol("ggs_two_ref")
+    task = SceneTask.from_clip(clip, protocol, 0.03, median_depth=2.0)
+    assert task.references.depths.median() == pytest.approx(2.0, rel=0.15)
+    torch.testing.assert_close(task.targets.cameras.centers, clip.cameras.centers[1:-1] * task.factor)
+    # Only the references count: other targets, the same factor.
+    other = Views(clip.images.clone(), clip.cameras, clip.depths)
+    other.images[1:-1] = 0
+    assert SceneTask.from_clip(other, protocol, 0.03, median_depth=2.0).factor == task.factor
+    # One reference has nothing to match.
+    assert SceneTask.from_clip(clip, get_protocol("ggs_one_ref"), 0.03, median_depth=2.0).factor == 1
+
+
+def test_a_bank_is_a_source_in_its_own_order(tmp_path):
+    render_bank(tmp_path / "bank", count=3, num_views=4, extra_views=1, size=16, sampler=sample_wall, shard_clips=2)
+    source = BankScenes(tmp_path / "bank", 2, views=3)
+    assert (len(source), source.size) == (2, (16, 16))
+    clip = source.scene(1)
+    assert clip.images.shape == (3, 3, 16, 16)
+    torch.testing.assert_close(clip.cameras.centers[:, 0], torch.tensor([0.0, 0.2, 0.3]), atol=1e-6, rtol=0)
+    assert 2 <= clip.depths.min() <= 3
+    torch.testing.assert_close(clip.images, BankScenes(tmp_path / "bank", 3, views=3).scene(1).images)
+    assert source.describe()["clips"] == 3
+    with pytest.raises(ValueError, match="have 4 views, not 8"):
+        BankScenes(tmp_path / "bank", 2)

@@ -11,6 +11,7 @@ from PIL import Image
 from latent3d.evaluation.baselines import warp_references
 from latent3d.evaluation.command import evaluate_command
 from latent3d.evaluation.comparison import compare
+from latent3d.evaluation.perceptual import TRUNKS, lpips
 from latent3d.evaluation.protocols import PROTOCOLS
 from latent3d.evaluation.records import read_record
 from latent3d.evaluation.runner import EvaluationConfig, evaluate
@@ -242,3 +243,27 @@ def test_senseless_runs_are_refused(tmp_path):
         evaluate(Oracle(), Planes(), PROTOCOLS["ggs_one_ref"], tmp_path, progress=False)
     with pytest.raises(FileNotFoundError):
         evaluate_command("no_such_weights", tmp_path, progress=False)
+
+
+def test_lpips_from_local_files_has_a_column_of_its_own(tmp_path):
+    layers, taps = TRUNKS["alex"]()
+    torch.save({f"features.{key}": value for key, value in layers.state_dict().items()}, tmp_path / "trunk.pth")
+    heads = {f"lin{i}.model.1.weight": torch.ones(1, layers[t - 1].out_channels, 1, 1) for i, t in enumerate(taps)}
+    torch.save(heads, tmp_path / "alex.pth")
+    perceptual = lpips(tmp_path / "trunk.pth", tmp_path / "alex.pth")
+    record = _run(tmp_path / "out", None, Planes(1), perceptual=perceptual)
+    assert record["perceptual"]["name"] == "lpips_alex"
+    assert _mean(record, "truth", "lpips") == 0
+    assert 0 < _mean(record, "warp_true_depth", "lpips") < _mean(record, "nearest_reference", "lpips")
+    assert "| LPIPS |" in (tmp_path / "out" / "ggs_two_ref_planes.md").read_text()
+    plain = _run(tmp_path / "out", None, Planes(1))
+    with pytest.raises(ValueError, match="perceptual"):
+        compare(plain, record)
+
+
+def test_interpolation_has_the_baselines_of_two_pictures_and_extrapolation_has_not(oracle_run, tmp_path):
+    record = oracle_run[2]
+    blend, flow = _mean(record, "blend", "psnr"), _mean(record, "flow_warp", "psnr")
+    assert _mean(record, "nearest_reference", "psnr") - 1 < blend < flow < _mean(record, "warp_true_depth", "psnr")
+    outside = _run(tmp_path, None, Planes(1), protocol="ggs_two_ref_outside")
+    assert list(outside["methods"]) == ["truth", "nearest_reference", "warp_true_depth"]

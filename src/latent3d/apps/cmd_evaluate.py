@@ -51,6 +51,8 @@ class Evaluate:
     """Network whose features the Frechet distance compares."""
     extractor_weights: Annotated[Path | None, option("FILE", "none")] = None
     """Its weights, where it needs some."""
+    lpips: Annotated[tuple[Path, Path] | None, option("TRUNK HEADS", "none")] = None
+    """LPIPS from local files: torchvision's AlexNet or VGG16, and its linear heads."""
     baselines_only: bool = False
     """Score what needs no model."""
     device: str = "cpu"
@@ -80,6 +82,7 @@ class Evaluate:
                 split=self.split,
                 extractor=self.extractor,
                 extractor_weights=self.extractor_weights,
+                lpips_files=self.lpips,
                 baselines_only=self.baselines_only,
                 device=self.device,
             )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from latent3d.evaluation.features import build_extractor
+from latent3d.evaluation.perceptual import lpips
 from latent3d.evaluation.protocols import (
     MAIN,
     BankScenes,
@@ -46,6 +47,7 @@ def evaluate_command(
     split: str = "test",
     extractor: str = "random_conv",
     extractor_weights: str | Path | None = None,
+    lpips_files: tuple[str | Path, str | Path] | None = None,
     baselines_only: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -65,6 +67,7 @@ def evaluate_command(
         scenes: at most so many scenes per source (worlds: clips 0 .. scenes - 1 of the split).
         steps: numbers of denoising steps; scene i samples with ``seed`` + i.
         extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
+        lpips_files: trunk and linear heads (see `latent3d.evaluation.perceptual.lpips`); without them no LPIPS.
         baselines_only: score what needs no model, at 128 x 128.
 
     Returns:
@@ -77,6 +80,7 @@ def evaluate_command(
     names = [protocol] if isinstance(protocol, str) else list(protocol)
     protocols = [get_protocol(name, views) for name in names]
     features = build_extractor(extractor, extractor_weights)
+    perceptual = None if lpips_files is None else lpips(*lpips_files)
     model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
     config = EvaluationConfig(steps=tuple(steps), seed=seed, bf16=has_bf16(torch.device(device).type))
     jobs: list[tuple[SceneSource, ViewProtocol | PublishedCases, EvaluationConfig]] = []
@@ -95,8 +99,8 @@ def evaluate_command(
         jobs += [(source, each, config) for source in worlds for each in protocols]
     records = [
         evaluate(
-            model, source, each, out, config=settings, extractor=features, weights=about, device=device,
-            progress=progress,
+            model, source, each, out, config=settings, extractor=features, perceptual=perceptual, weights=about,
+            device=device, progress=progress,
         )
         for source, each, settings in jobs
     ]  # fmt: skip

@@ -42,8 +42,8 @@ def check_comparable(first: dict[str, Any], second: dict[str, Any]) -> None:
             f"the features of the two results come from other extractors ({one['name']} and {two['name']}, or another "
             "file or resize rule); evaluate both with one --extractor"
         )
-    for key in ("resolution", "tsed", "depth"):
-        if first[key] != second[key]:
+    for key in ("resolution", "tsed", "depth", "perceptual"):
+        if first.get(key) != second.get(key):
             raise ValueError(f"the two results differ in '{key}' and cannot be compared; evaluate both the same way")
     if first["seen"]["tolerance"] != second["seen"]["tolerance"]:
         raise ValueError(
@@ -88,7 +88,8 @@ def compare(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str
         raise ValueError("the two results share no method; evaluate both with the same --steps")
     paired = same_scenes(first, second)
     distance = score_name("FD", first["extractor"]["name"])
-    heads = [COLUMNS[key][0] for key in COLUMNS] + [distance]
+    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or first.get("perceptual")}
+    heads = [head for head, _ in columns.values()] + [distance]
     lines = [
         f"### {names[1]} against {names[0]}: {first['protocol']['name']}",
         "",
@@ -98,7 +99,7 @@ def compare(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str
     for name in methods:
         one, two = (record["methods"][name] for record in (first, second))
         cells = []
-        for key, (_, digits) in COLUMNS.items():
+        for key, (_, digits) in columns.items():
             change = difference(array(one["per_scene"][key]), array(two["per_scene"][key]), paired)
             cells.append(_marked(change, digits))
         both = [method["distances"] for method in (one, two)]

@@ -95,6 +95,25 @@ def kernel_distance(
     return KernelDistance(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / subsets))
 
 
+def clip_features(features: Float[Tensor, "n f d"]) -> Float[Tensor, "n e"]:
+    """One vector per clip from the features of its F frames: their mean, and the mean size of their changes, (N, 2d).
+
+    A stand-in for a video network: the Frechet distance on it sees what frames look like and how much they change from
+    one to the next. Its score is called FVD_<extractor> (`score_name`), never FVD.
+
+    Raises:
+        ValueError: for clips of one frame.
+    """
+    if features.shape[1] < 2:
+        raise ValueError("a clip of one frame has no motion; give clips of at least two")
+    return torch.cat([features.mean(1), features.diff(dim=1).abs().mean(1)], 1)
+
+
+def embedding_similarity(images: Float[Tensor, "n d"], references: Float[Tensor, "n d"]) -> float:
+    """Mean over pairs of 100 cos(image, reference) of two sets of embeddings: CLIP-I where they are CLIP's."""
+    return float(100 * torch.nn.functional.cosine_similarity(images.double(), references.double(), dim=1).mean())
+
+
 def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, neighbours: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019).
 

@@ -60,15 +60,16 @@ class CallableExtractor:
 
 
 def score_name(kind: str, extractor_name: str) -> str:
-    """ "FD" or "KD" with the extractor: FID and KID for Inception, FD_<extractor> and KD_<extractor> otherwise.
+    """ "FD", "KD" or "FVD" with the extractor: FID and KID for Inception, FVD for I3D, else FD_<extractor> and so on.
 
     Raises:
         ValueError: for another kind of score.
     """
-    reserved = {"FD": "FID", "KD": "KID"}
+    reserved = {"FD": ("FID", "inception"), "KD": ("KID", "inception"), "FVD": ("FVD", "i3d")}
     if kind not in reserved:
-        raise ValueError(f"unknown distance '{kind}'; choose FD or KD")
-    return reserved[kind] if extractor_name == "inception" else f"{kind}_{extractor_name}"
+        raise ValueError(f"unknown distance '{kind}'; choose FD, KD or FVD")
+    name, network = reserved[kind]
+    return name if extractor_name == network else f"{kind}_{extractor_name}"
 
 
 def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:

@@ -74,6 +74,29 @@ def align_depth(
     raise ValueError(f"unknown depth alignment '{alignment}'; choose one of {', '.join(ALIGNMENTS)}")
 
 
+def non_flatness(depths: Float[Tensor, "n h w"], near: float, far: float, *, bins: int = 64) -> float:
+    """Non-flatness score (3DGP, Skorokhodov et al. 2023): mean over maps of exp(entropy of the depth histogram).
+
+    From 1 (all pixels at one depth) to ``bins`` (evenly spread); depends on the range and on noise, so that scores of
+    different ranges do not compare.
+
+    Args:
+        depths: N depth maps in scene units, clamped to [near, far].
+        near, far: the range of the histogram.
+        bins: cells of the histogram.
+
+    Raises:
+        ValueError: unless near < far.
+    """
+    if not near < far:
+        raise ValueError(f"the non-flatness score needs near < far, found {near} and {far}")
+    scores = []
+    for depth in depths.double():
+        share = torch.histc(depth.clamp(near, far), bins, near, far) / depth.numel()
+        scores.append(float(torch.exp(-(share * (share + 1e-12).log()).sum())))
+    return sum(scores) / len(scores)
+
+
 def depth_scores(
     prediction: Float[Tensor, "*batch"],
     target: Float[Tensor, "*batch"],

@@ -39,7 +39,7 @@ class PublishedCases:
         """The first ``count`` cases of a file whose scenes are at hand (by name).
 
         Raises:
-            FileNotFoundError, ValueError: if the file is not an evaluation index or names none of the scenes.
+            FileNotFoundError, ValueError: if the file is no index, is empty or names none of the scenes.
         """
         from latent3d.data.captures.clips import read_evaluation_index
 
@@ -49,8 +49,6 @@ class PublishedCases:
             raise ValueError(
                 f"'{file}' names none of the {len(scenes)} captures that were given; its scenes are called "
                 f"'{cases[0].scene}' and the like"
-                if cases
-                else f"'{file}' holds no case"
             )
         sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         return cls(Path(file).stem, sha256, tuple(found[:count]), len(cases) - len(found))

@@ -27,6 +27,7 @@ COLUMNS = {
     "psnr_seen": ("seen", 2),
     "psnr_unseen": ("unseen", 2),
     "ssim": ("SSIM", 3),
+    "lpips": ("LPIPS", 3),
     "sharpness_seen": ("sharpness", 2),
     "abs_rel": ("AbsRel", 3),
     "tsed": ("TSED", 2),
@@ -154,7 +155,10 @@ def markdown(record: dict[str, Any]) -> str:
     """A record as a Markdown table with a caption that states its conditions."""
     scenes, tsed = record["scenes"], record["tsed"]
     distance = score_name("FD", record["extractor"]["name"])
-    heads = [head for head, _ in COLUMNS.values()] + [distance]
+    kernel = score_name("KD", record["extractor"]["name"])
+    perceptual = record.get("perceptual")
+    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or perceptual}
+    heads = [head for head, _ in columns.values()] + [distance, kernel]
     lines = [
         f"### {record['protocol']['name']} on {scenes['family']}",
         "",
@@ -162,8 +166,8 @@ def markdown(record: dict[str, Any]) -> str:
         "|---|" + "---:|" * len(heads),
     ]
     for name, method in record["methods"].items():
-        cells = [cell(method["scores"].get(key), digits) for key, (_, digits) in COLUMNS.items()]
-        cells.append(f"{method['distances'][distance]:.4g}" if method["distances"] else "-")
+        cells = [cell(method["scores"].get(key), digits) for key, (_, digits) in columns.items()]
+        cells += [f"{method['distances'][key]:.4g}" if method["distances"] else "-" for key in (distance, kernel)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     side = min(record["resolution"])
     lines += [
@@ -175,6 +179,8 @@ def markdown(record: dict[str, Any]) -> str:
         f"{tsed['min_matches']} SIFT matches; extractor {record['extractor']['name']} "
         f"({record['extractor']['sha256'][:12]}), N = {scenes['targets']}. `@n` = n denoising steps.",
     ]
+    if perceptual:
+        lines[-1] += f" LPIPS is {perceptual['name']}, v0.1 heads."
     scale = record.get("scale", {})
     if scale.get("median_depth") is not None:
         lines[-1] += (

@@ -23,6 +23,7 @@ from latent3d.config import Config
 from latent3d.evaluation.baselines import repeat_references, warp_references
 from latent3d.evaluation.consistency import TSEDConfig
 from latent3d.evaluation.features import FeatureExtractor, extract, random_conv, to_uint8
+from latent3d.evaluation.perceptual import PerceptualDistance
 from latent3d.evaluation.protocols import SceneSource, ViewProtocol
 from latent3d.evaluation.published import PublishedCases
 from latent3d.evaluation.records import METRIC_VERSION, build_record, markdown
@@ -155,6 +156,7 @@ def evaluate(
     *,
     config: EvaluationConfig | None = None,
     extractor: FeatureExtractor | None = None,
+    perceptual: PerceptualDistance | None = None,
     weights: dict[str, Any] | None = None,
     device: str = "cpu",
     sheet_scenes: int = 6,
@@ -166,6 +168,7 @@ def evaluate(
         source: the scenes; all of them are evaluated.
         protocol: one for all scenes, or published cases together with their `PublishedScenes`.
         out: folder of results; per-scene numbers lie in its ``cache``, by a hash of everything they depend on.
+        perceptual: LPIPS, where its files are at hand (see `latent3d.evaluation.perceptual.lpips`).
         weights: what identifies the model, with its ``sha256``; goes into the record and the hash.
         sheet_scenes: scenes on the picture sheet, spread over the list.
         progress: progress bar with the time left, on stderr.
@@ -190,6 +193,7 @@ def evaluate(
         "scenes": scenes,
         "config": config.to_dict(),
         "extractor": {"name": extractor.name, "sha256": extractor.sha256, "resize_rule": extractor.resize_rule},
+        "perceptual": None if perceptual is None else {"name": perceptual.name, "sha256": list(perceptual.sha256)},
         "weights": about,
         # A changed world generator or changed photos must not continue an old cache.
         "first_scene_sha256": hashlib.sha256(to_uint8(source.scene(0).images).numpy().tobytes()).hexdigest(),
@@ -210,7 +214,7 @@ def evaluate(
             for steps in config.steps:
                 answers = predict(model, task, steps, config.seed + index, device, config.bf16)
                 predictions |= {f"{name}@{steps}": answer for name, answer in answers.items()}
-        scores = {name: score_prediction(item, task, config.tsed) for name, item in predictions.items()}
+        scores = {name: score_prediction(item, task, config.tsed, perceptual) for name, item in predictions.items()}
         features = {name: extract(extractor, to_uint8(item.images)) for name, item in predictions.items()}
         cache.store(index, task, predictions, scores, features, index in shown)
     record = build_record(conditions | {"scenes": source.describe()}, cache.entries(total), cache.features(total))

@@ -13,6 +13,7 @@ from latent3d.data.captures.reference_scale import matched_depth
 from latent3d.evaluation.consistency import TSEDConfig, tsed
 from latent3d.evaluation.geometry_metrics import depth_scores
 from latent3d.evaluation.image_metrics import psnr, sharpness, ssim
+from latent3d.evaluation.perceptual import PerceptualDistance
 from latent3d.evaluation.protocols import ViewProtocol
 from latent3d.evaluation.visibility import seen_mask
 from latent3d.geometry.cameras import Cameras
@@ -23,6 +24,7 @@ METRICS = (
     "psnr_seen",
     "psnr_unseen",
     "ssim",
+    "lpips",
     "sharpness_seen",
     "abs_rel",
     "abs_rel_median_aligned",
@@ -93,11 +95,14 @@ class SceneTask:
         return Views(self.references.images, self.references.cameras)
 
 
-def score_prediction(prediction: Prediction, task: SceneTask, config: TSEDConfig) -> dict[str, Any]:
+def score_prediction(
+    prediction: Prediction, task: SceneTask, config: TSEDConfig, perceptual: PerceptualDistance | None = None
+) -> dict[str, Any]:
     """All `METRICS` of one method on one scene, and the TSED curve under ``tsed_curve``.
 
     PSNR and SSIM are per image, then averaged over the targets; images without enough (un)seen pixels are left out of
-    the masked means. TSED is measured along the whole path with the references' own pictures in their places.
+    the masked means. LPIPS is there where ``perceptual`` is given. TSED is measured along the whole path with the
+    references' own pictures in their places.
     """
     images, truth = prediction.images.clamp(0, 1), task.targets.images
     scores: dict[str, Any] = dict.fromkeys(METRICS, math.nan)
@@ -106,6 +111,8 @@ def score_prediction(prediction: Prediction, task: SceneTask, config: TSEDConfig
         "ssim": float(ssim(images, truth).mean()),
         "seconds": prediction.seconds,
     }
+    if perceptual is not None:
+        scores["lpips"] = float(perceptual(images, truth).mean())
     if task.seen is not None:
         scores |= {
             "psnr_seen": float(psnr(images, truth, task.seen).nanmean()),

@@ -12,7 +12,7 @@ from torch import Tensor
 from latent3d.geometry.cameras import Cameras
 from latent3d.rendering import refinement
 from latent3d.rendering.projection import project_splats
-from latent3d.rendering.refinement import Refined, RefinementConfig, refine, scatter_splats
+from latent3d.rendering.refinement import Refined, RefinementConfig, gentle_refinement, refine, scatter_splats
 from latent3d.rendering.refinement_splats import FreeSplats, screen_gradients
 from latent3d.rendering.splats import render_gaussians
 from latent3d.rendering.splats_torch import blend
@@ -85,6 +85,16 @@ def test_disturbed_splats_come_back_and_a_view_left_out_improves_too():
     assert {count for _, count, _ in steps} == {150}
     torch.testing.assert_close(refined.losses, torch.tensor([loss for _, _, loss in steps]))
     assert refined.losses[-20:].mean() < 0.4 * refined.losses[:20].mean()
+
+
+def test_gentle_refinement_moves_splats_less_and_still_helps():
+    truth, views = true_scene()
+    start = disturbed(truth)
+    gentle = refine(start, views[OTHERS], gentle_refinement())
+    usual = refine(start, views[OTHERS], RefinementConfig(iterations=30))
+    moved, moved_usually = ((r.gaussians.means - start.means).norm(dim=-1).mean() for r in (gentle, usual))
+    assert 0 < moved < 0.5 * moved_usually
+    assert psnr(gentle.gaussians, views) > psnr(start, views) + 1
 
 
 def test_a_scene_comes_from_nothing_but_pictures():
@@ -191,6 +201,15 @@ def test_a_step_on_several_views_has_their_mean_loss():
     single = [float(refine(start, views[index : index + 1], config).losses[0]) for index in range(4)]
     together = refine(start, views[:4], config.replace(views_per_step=4))
     torch.testing.assert_close(float(together.losses[0]), sum(single) / 4)
+
+
+def test_a_scene_without_anything_opaque_ends_empty():
+    truth, views = true_scene()
+    config = RefinementConfig(iterations=3, densify_every=1, densify_until=0.5, prune_opacity=0.99999)
+    refined = refine(truth, views, config)
+    assert len(refined.gaussians) == 0
+    assert refined.parent.shape == (0,)
+    assert refined.losses.isfinite().all()
 
 
 def test_zero_iterations_change_nothing():

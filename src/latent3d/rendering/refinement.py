@@ -98,6 +98,22 @@ class RefinementConfig(Config):
             )
 
 
+def gentle_refinement(iterations: int = 30, low_pass_px: float = LOW_PASS_PX) -> RefinementConfig:
+    """For a scene that a model made, on its references: small steps, no densification, and few of them.
+
+    3DGS's rates are made for starts that are far off. A generated scene is near what it can be, and at those rates it
+    learns two references by heart, at the cost of views beside them (`bench/refinement.py`).
+    """
+    return RefinementConfig(
+        iterations=iterations,
+        means_px=0.02,
+        scales_rate=1e-3,
+        opacities_rate=0.01,
+        densify_every=0,
+        low_pass_px=low_pass_px,
+    )
+
+
 @dataclass(frozen=True)
 class Refined:
     """Refined splats.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
@@ -18,8 +18,6 @@ NEAREST_NEIGHBOUR = math.gamma(4 / 3) * (4 * math.pi / 3) ** (-1 / 3)
 """Mean distance to the nearest of points scattered at density 1 (Poisson process in space): 0.554."""
 SCATTERED_OPACITY = 0.1
 """Of splats that start from nothing (3DGS)."""
-SLACK = 1e-3
-"""Pixels, and share of a depth, by which rounding may carry a splat out of the camera it was drawn for."""
 
 
 @torch.no_grad()
@@ -76,7 +74,7 @@ def scatter_splats(cameras: Cameras, count: int, near: float, far: float, seed: 
     pixels = torch.stack([draws[0] * cameras.width, draws[1] * cameras.height], -1).to(cameras.w2c)
     chosen = cameras[which]
     means = chosen.centers + depth[:, None] * rays_z1(pixels[:, None], chosen)[:, 0]
-    density = _density(means, cameras, count, near, far)
+    density = _density(means, which, cameras, near, far)
     size = NEAREST_NEIGHBOUR * density.pow(-1 / 3)
     quaternions = torch.zeros(count, 4).to(means)
     quaternions[:, 0] = 1
@@ -89,14 +87,16 @@ def scatter_splats(cameras: Cameras, count: int, near: float, far: float, seed: 
     )
 
 
-def _density(means: Float[Tensor, "n 3"], cameras: Cameras, count: int, near: float, far: float) -> Float[Tensor, " n"]:
-    """Splats per volume at the given places, see `scatter_splats`."""
+def _density(
+    means: Float[Tensor, "n 3"], which: Int[Tensor, " n"], cameras: Cameras, near: float, far: float
+) -> Float[Tensor, " n"]:
+    """Splats per volume at the given places, see `scatter_splats`; a splat always counts in the camera that drew it."""
     density = means.new_zeros(len(means))
-    for camera in (cameras[index] for index in range(len(cameras))):
+    for index in range(len(cameras)):
+        camera = cameras[index]
         pixels, depth = camera.project(means)
         limit = pixels.new_tensor([cameras.width, cameras.height])
-        shown = (pixels > -SLACK).all(-1) & (pixels < limit + SLACK).all(-1)
-        shown &= (depth > near * (1 - SLACK)) & (depth < far * (1 + SLACK))
+        shown = (pixels >= 0).all(-1) & (pixels < limit).all(-1) & (depth > near) & (depth < far)
         per_step = camera.k[0, 0] * camera.k[1, 1] / (limit.prod() * math.log(far / near))
-        density += shown * (count / len(cameras) * per_step / depth.clamp_min(near / 2).pow(3))
-    return density
+        density += (shown | (which == index)) * (per_step / depth.clamp_min(near).pow(3))
+    return density * (len(means) / len(cameras))

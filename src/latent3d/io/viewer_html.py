@@ -20,6 +20,16 @@ from latent3d.io.viewer_live import open_server, silent
 from latent3d.io.viewer_scene import KINDS, LUMA, TINT_FLOOR, SplatScene
 from latent3d.representations.gaussians import Gaussians
 
+WORKERS_FROM_FILES = """<script>
+  // In a page opened from a file Chromium refuses workers that are modules at blob: addresses, without an exception,
+  // and the splats would stay unsorted. Where an exception says so, viser takes a data: address, which works.
+  if (location.protocol === "file:") window.Worker = class extends Worker {
+    constructor(address, options) {
+      if (String(address).startsWith("blob:") && options?.type === "module") throw new Error("not from a file");
+      super(address, options);
+    }
+  };
+</script>"""
 PANEL = Path(__file__).with_name("viewer_panel.html")
 """Switches for the origins of the splats."""
 
@@ -53,6 +63,7 @@ def write_viewer(
         with silent():
             server.stop()
     page = page.replace("<title>Viser</title>", f"<title>{html.escape(title)}</title>", 1)
+    page = page.replace("<head>", "<head>" + WORKERS_FROM_FILES, 1)
     if origin is not None:
         end = page.rindex("</body>")
         page = page[:end] + _panel(origin) + page[end:]

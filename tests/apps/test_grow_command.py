@@ -119,3 +119,28 @@ def test_the_scene_so_far_is_shown_while_it_grows(capture, weights):
     assert [state.step for state in shown] == [1, 2, 1, 2]
     assert len(shown[2].gaussians) > len(shown[1].gaussians)
     assert all(s.gaussians.colors is not None for s in shown)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_cameras_in_a_strange_unit_are_brought_to_the_models_and_back(capture, weights, tmp_path, monkeypatch, grown):
+    from latent3d.apps import pipelines
+    from latent3d.io.camera_files import read_cameras
+
+    cameras = read_cameras(capture / "cameras.json").cameras
+    names, roles = [f"{index}.png" for index in range(5)], [True, True, True, False, False]
+    write_cameras(tmp_path / "large.json", cameras.scaled(100.0), names, roles)
+    model, pictures = GGS.from_pretrained(weights), [capture / f"{index}.png" for index in range(3)]
+    make = model.grow if grown else model.sample
+
+    def scene(file, depth):
+        monkeypatch.setattr(pipelines, "matched_depth", lambda _: depth)
+        return make(pictures, cameras=file, steps=1)
+
+    usual, strange = scene(capture / "cameras.json", 2.0), scene(tmp_path / "large.json", 200.0)
+    first, second = usual.output, strange.output
+    torch.testing.assert_close(second.gaussians.means, 100 * first.gaussians.means, atol=0.5, rtol=1e-3)
+    torch.testing.assert_close(second.gaussians.scales, 100 * first.gaussians.scales, atol=0.05, rtol=1e-2)
+    torch.testing.assert_close(second.cameras.w2c, first.cameras.scaled(100.0).w2c)
+    torch.testing.assert_close(second.depths, 100 * first.depths, atol=0.5, rtol=1e-2)
+    assert any("multiplied by 0.01 " in note for note in strange.card["cameras"])
+    assert any("multiplied by 1 " in note for note in usual.card["cameras"])

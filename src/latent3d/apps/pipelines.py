@@ -19,8 +19,10 @@ from latent3d.apps.growing import UnfinishedScene, growth_conditions
 from latent3d.apps.inputs import SceneInputs, read_inputs
 from latent3d.apps.progress import Progress, quiet
 from latent3d.apps.scene import Scene
+from latent3d.data.captures.reference_scale import TYPICAL_DEPTH, matched_depth
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.trajectories import path_depth
+from latent3d.geometry.view_order import path_order
 from latent3d.hardware import has_bf16
 from latent3d.io.cards import Stopwatch
 from latent3d.representations.gaussians import Gaussians
@@ -34,22 +36,34 @@ DEFAULT_WEIGHTS = "ggs_rooms"
 MAX_SEED = 2**63 - 1
 DEFAULT_STEPS = 30
 """Of the sampler, as in the paper, where the weights' card does not recommend another number."""
+KNOWN_DEPTHS = (1.0, 4.0)
+"""Typical depths, in the model's metres, that need no change of unit."""
 FOCUS_DEPTH = 3.0
 """Typical depth of a room in scene units (metres)."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Inputs as the model takes them, and what was found out on the way."""
+    """Inputs as the model takes them, and what was found out on the way.
+
+    Attributes:
+        references, targets: in the model's unit of length, `unit` times the inputs' translations.
+        depth: typical, in the inputs' unit.
+    """
 
     inputs: SceneInputs
     references: Views
     targets: Cameras
     notes: tuple[tuple[str, ...], ...]
+    unit: float
     depth: float
     device: torch.device
     bf16: bool
     watch: Stopwatch
+
+    def in_inputs_unit(self, state: SamplingStep, gaussians: Gaussians) -> SamplingStep:
+        """A step of the sampler with these splats in the inputs' unit."""
+        return replace(state, gaussians=gaussians.transformed(torch.eye(4, device=self.device), 1 / self.unit))
 
 
 class GGS:
@@ -114,13 +128,13 @@ class GGS:
         def after_step(state: SamplingStep) -> None:
             step()
             if on_step is not None:
-                on_step(state)
+                on_step(job.in_inputs_unit(state, state.gaussians))
 
         with job.watch("sampling"):
             output = self.system.sample(
                 job.references, job.targets, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step
             )
-        return Scene(output, job.inputs.order, self._card(job, seed, steps), job.watch)
+        return Scene(output.scaled(1 / job.unit), job.inputs.order, self._card(job, seed, steps), job.watch)
 
     def grow(
         self,
@@ -162,14 +176,14 @@ class GGS:
             step()
             if on_step is not None:
                 parts = [plain(shown.output.gaussians), plain(state.gaussians)]
-                on_step(replace(state, gaussians=Gaussians.cat(parts)))
+                on_step(job.in_inputs_unit(state, Gaussians.cat(parts)))
 
         with job.watch("sampling"):
             for shown in grow(self.system, scene, chunks, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step):
                 if kept is not None:
                     kept.store(shown, chunks[shown.done - 1])
         card = self._card(job, seed, steps) | {"job": "grown scene", "chunks": len(chunks)}
-        return Scene(shown.output, job.inputs.order, card, job.watch, kept)
+        return Scene(shown.output.scaled(1 / job.unit), job.inputs.order, card, job.watch, kept)
 
     def _check_steps(self, steps: int | None, seed: int) -> int:
         if steps is None:
@@ -189,9 +203,11 @@ class GGS:
             device = next(self.system.parameters()).device
             references = references.to(device)
         with watch("geometry"), torch.no_grad():
-            depth = typical_depth(self.system, references)
-            targets = inputs.targets_for(height, width, depth).to(device)
-        return _Job(inputs, references, targets, notes, depth, device, has_bf16(device.type), watch)
+            unit = model_unit(references)
+            references = replace(references, cameras=references.cameras.scaled(unit))
+            depth = typical_depth(self.system, references) / unit
+            targets = inputs.targets_for(height, width, depth).to(device).scaled(unit)
+        return _Job(inputs, references, targets, notes, unit, depth, device, has_bf16(device.type), watch)
 
     def _card(self, job: _Job, seed: int, steps: int) -> dict[str, Any]:
         references, targets = job.references, job.targets
@@ -207,9 +223,26 @@ class GGS:
             "inputs": [
                 {"file": name, "notes": list(said)} for name, said in zip(job.inputs.names, job.notes, strict=True)
             ],
-            "cameras": [*job.inputs.camera_notes, f"Typical depth of the scene: {job.depth:.2f} units."],
+            "cameras": [
+                *job.inputs.camera_notes,
+                f"Typical depth of the scene: {job.depth:.2f} units.",
+                f"Translations were multiplied by {job.unit:.3g} for the model and divided again.",
+            ],
             "views": {"references": len(references), "generated": len(targets), "height": height, "width": width},
         }
+
+
+def model_unit(references: Views) -> float:
+    """Factor on translations that brings cameras of any unit to lengths that the model knows.
+
+    1 where points matched between the references lie at a depth that rooms have in metres, or where none match (as with
+    one reference); else what brings their median depth to `TYPICAL_DEPTH`.
+    """
+    if len(references) < 2:
+        return 1.0
+    depth = matched_depth(references[path_order(references.cameras)])
+    low, high = KNOWN_DEPTHS
+    return 1.0 if depth is None or low <= depth <= high else TYPICAL_DEPTH / depth
 
 
 def typical_depth(system: GGSSystem, references: Views) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from latent3d.data.captures.reference_scale import TYPICAL_DEPTH
 from latent3d.evaluation.features import build_extractor
 from latent3d.evaluation.perceptual import lpips
 from latent3d.evaluation.protocols import (
@@ -24,10 +25,6 @@ from latent3d.evaluation.records import markdown
 from latent3d.evaluation.runner import EvaluationConfig, evaluate, load_model
 from latent3d.hardware import has_bf16
 from latent3d.io.atomic import write_text
-
-TYPICAL_DEPTH = 2.0
-"""Median depth in metres to which captures of unknown unit are scaled by default. Clips of the training worlds have
-medians from 1.5 to 3.9 (5 % to 75 %); the near end serves better where cameras lie far apart."""
 
 
 def evaluate_command(

@@ -6,9 +6,10 @@ h/w = latent rows and columns, H/W = image rows and columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -218,3 +219,14 @@ class GGSOutput:
     origin: Int[Tensor, " n"]
     source: Int[Tensor, " n"]
     low_pass_px: float = LOW_PASS_PX
+
+    def scaled(self, factor: float) -> GGSOutput:
+        """The same scene in a world whose unit is ``factor`` times smaller: lengths multiply, pictures stay."""
+        still = torch.eye(4, device=self.images.device)
+        return replace(
+            self,
+            gaussians=self.gaussians.transformed(still, factor),
+            latent_gaussians=self.latent_gaussians.transformed(still, factor),
+            depths=self.depths * factor,
+            cameras=self.cameras.scaled(factor),
+        )

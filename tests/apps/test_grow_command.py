@@ -54,7 +54,7 @@ def test_grown_scene_has_all_files_and_an_origin_for_every_splat(run, capture, w
 def test_views_are_laid_out_between_pictures(run, capture, weights, tmp_path):
     code, _, _ = run(*command(capture, weights, tmp_path / "out", "--grow", cameras="pictures_only.json"))
     assert code == 0
-    assert len(list((tmp_path / "out/views").glob("view_*.png"))) == 3 + 2 * 6
+    assert len(list((tmp_path / "out/views").glob("view_*.png"))) == 3 + 2 * 5
 
 
 def test_an_interrupted_growth_goes_on_to_the_same_scene(run, capture, weights, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def wall(cameras: Cameras, depth: float, color: float = 0.5) -> Gaussians:
 def test_every_view_is_planned_once_and_every_pair_is_known_by_then():
     cameras = walk_cameras(20)
     order = torch.tensor([0, 19, 5, 10, 15, *[i for i in range(20) if i not in (0, 19, 5, 10, 15)]])
-    chunks = plan_growth(cameras[order], 5, views=6)
+    chunks = plan_growth(cameras[order], 5, views=6, together=2)
     assert sorted(target for chunk in chunks for target in chunk.targets) == list(range(5, 20))
     assert {view for chunk in chunks for view in chunk.references} == set(range(5))
     assert all(len(chunk.references) + len(chunk.targets) <= 6 for chunk in chunks)
@@ -61,10 +61,17 @@ def test_one_reference_and_many_views_go_outwards():
 
 
 def test_references_without_targets_are_still_taken_up():
-    assert plan_growth(walk_cameras(3), 3) == (Chunk((0, 1), ()), Chunk((1, 2), ()))
+    assert plan_growth(walk_cameras(3), 3, together=2) == (Chunk((0, 1), ()), Chunk((1, 2), ()))
 
 
-@pytest.mark.parametrize(("references", "views"), [(0, 8), (4, 8), (2, 2), (1, 1)])
+def test_the_nearest_others_join_a_pair():
+    chunks = plan_growth(walk_cameras(5), 5)
+    assert all(max(chunk.references) - min(chunk.references) == 2 for chunk in chunks)
+    assert all(len(set(chunk.references)) == 3 for chunk in chunks)
+    assert [chunk.references[:2] for chunk in chunks] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
+@pytest.mark.parametrize(("references", "views"), [(0, 8), (4, 8), (2, 2), (3, 3), (1, 1)])
 def test_plans_that_cannot_be_are_refused(references, views):
     with pytest.raises(ValueError, match="cannot grow"):
         plan_growth(walk_cameras(3), references, views)

@@ -38,10 +38,10 @@ class Scene:
     views: Annotated[int | None, option("N", "8 on a path, all cameras of a file")] = None
     """Views in all, references included; 32 at most without --grow."""
     grow: bool = False
-    """Make the views eight at a time, each time from the two nearest pictures and what is there already: any number of
-    pictures and views; goes on after an interruption. Without further cameras in the file, six between neighbours."""
+    """Any number of pictures and views, made eight at a time from the nearest three pictures and what is there already.
+    Goes on after an interruption. Without further cameras in the file, five are laid out between neighbours."""
     refine: Annotated[int, option("N", "0")] = 0
-    """Steps of photometric refinement on the pictures and the generated views; a few hundred are usual."""
+    """Steps of photometric refinement on the pictures; 30 to 100 are usual."""
     live: bool = False
     """Show the scene in the browser while it is made, from the first step on; Ctrl-C ends."""
     port: int = 8080

@@ -27,8 +27,8 @@ MAX_VIEWS = 32
 """More views in one go need too much memory and are far from what the models have seen."""
 MAX_GROWN_VIEWS = 1000
 """In a scene that grows, memory does not limit the number of views; this stops mistaken numbers."""
-GROWN_PER_GAP = 6
-"""Views between two references of a growing scene: with these, eight at a time, as the models were trained."""
+GROWN_PER_GAP = 5
+"""Views between two references of a growing scene: with three references eight at a time, as in training."""
 DEFAULT_TRAJECTORY = "orbit"
 
 

@@ -151,7 +151,7 @@ class GGS:
 
         Args:
             images, steps, seed, progress, on_step, options: as in `sample`. Where a camera file has no cameras beside
-                those of the pictures, six views are laid out between neighbouring pictures.
+                those of the pictures, five views are laid out between neighbouring pictures.
             out: where the scene will be saved: what is done so far is then kept in ``<out>.part``, with a picture of
                 it, and the same call goes on from there; `Scene.save` removes it.
 

@@ -1,8 +1,8 @@
 """Scenes that grow: any number of references and views, a few at a time (GGS sections 3.4 and 4.3; spec 6).
 
-Every chunk takes one or two references and a handful of target views. What exists already is rendered into all of them
-and conditions the model, which so only fills in what is missing; its splats are then fused into the scene. Memory per
-chunk does not depend on the length of the path, but for the splats themselves.
+Every chunk takes one to three references and a handful of target views. What exists already is rendered into all of
+them and conditions the model, which so only fills in what is missing; its splats are then fused into the scene. Memory
+per chunk does not depend on the length of the path, but for the splats themselves.
 
 Letters: m = all views (references first, then targets), k = references, n = splats.
 """
@@ -58,24 +58,27 @@ class GrownScene:
     done: int
 
 
-def plan_growth(cameras: Cameras, references: int, views: int = 8) -> tuple[Chunk, ...]:
+def plan_growth(cameras: Cameras, references: int, views: int = 8, together: int = 3) -> tuple[Chunk, ...]:
     """Chunks of at most ``views`` views that cover all of them.
 
-    References are taken up along the path, each with the nearest one that is known by then; a target belongs to the
-    pair it is closest to. With a single reference all chunks look from it.
+    References are taken up along the path, each with the nearest one that is known by then and with the nearest others,
+    since depth agrees best among views that are matched together; a target belongs to the pair it is closest to. With a
+    single reference all chunks look from it.
 
     Args:
         cameras: (m,), references first.
         references: their number K.
         views: per chunk, references included.
+        together: references per chunk, where there are so many.
 
     Raises:
         ValueError: without a reference, or if a chunk holds no more views than its references.
     """
-    if not 1 <= references <= len(cameras) or views <= min(references, 2):
+    together = min(together, references)
+    if not 1 <= references <= len(cameras) or views <= together or (references > 1 and together < 2):
         raise ValueError(
-            f"a scene cannot grow from {references} references among {len(cameras)} views in chunks of {views}; give "
-            "at least one reference and more views per chunk"
+            f"a scene cannot grow from {references} references among {len(cameras)} views in chunks of {views} with "
+            f"{together} references; give at least one reference, two per chunk, and more views per chunk"
         )
     distance = view_distances(cameras)
     order = path_order(cameras[:references]).tolist()
@@ -91,9 +94,11 @@ def plan_growth(cameras: Cameras, references: int, views: int = 8) -> tuple[Chun
     chunks = []
     for pair, targets in members.items():
         targets.sort(key=lambda target: (float(distance[pair[0], target] - distance[pair[-1], target]), target))
-        room = views - len(pair)
+        others = sorted(set(range(references)) - set(pair), key=lambda other: float(distance[other, list(pair)].sum()))
+        shown = pair + tuple(others[: together - len(pair)])
+        room = views - len(shown)
         groups = [targets[start : start + room] for start in range(0, len(targets), room)] or [[]]
-        chunks += [Chunk(pair, tuple(group)) for group in groups]
+        chunks += [Chunk(shown, tuple(group)) for group in groups]
     return tuple(chunks)
 
 

@@ -14,8 +14,9 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.origin import Origin
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import lift_surface
-from latent3d.systems.growth import Chunk, grow, in_view, plan_growth, seed_scene, seen_surface
-from latent3d.systems.growth import fuse as fuse_onto
+from latent3d.systems.fusion import contradicted, in_view, seen_surface
+from latent3d.systems.fusion import fuse as fuse_onto
+from latent3d.systems.growth import Chunk, grow, plan_growth, seed_scene
 from latent3d.systems.origins import origin_of
 from systems.common import SIZE, batched, shaken, smooth_images, tiny_system, walk_cameras
 
@@ -158,6 +159,32 @@ def test_a_closer_look_replaces_a_coarse_one(system):
     kept, added = fuse(old, torch.zeros(len(old), dtype=torch.long), new, torch.tensor([True]))
     assert not kept.any()
     assert added.all()
+
+
+def test_a_splat_that_no_picture_shows_at_its_place_is_wrong():
+    camera = walk_cameras(1)
+    surface, grey = torch.full((1, 1, SIZE, SIZE), 2.0), torch.full((1, 3, SIZE, SIZE), 0.5)
+    inner = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    inner[4:-4, 4:-4] = True
+
+    def share(depth, color, views=1, cameras=None):
+        wrong = contradicted(
+            wall(camera, depth, color), cameras or Cameras.cat([camera] * views), surface.expand(views, -1, -1, -1),
+            grey.expand(views, -1, -1, -1),
+        )  # fmt: skip
+        return wrong.reshape(SIZE, SIZE)[inner].float().mean().item()
+
+    assert share(1.0, 0.9) == 1.0, "in front, and of another colour"
+    assert share(1.0, 0.55) == 0.0, "in front, and the colour is there"
+    assert share(2.0, 0.9) == 0.0, "on the surface"
+    assert share(4.0, 0.9) == 0.0, "hidden behind it"
+    # One reference sees it on its surface, one through it: as many for it as against it.
+    splats = wall(camera, 1.0, 0.9)
+    surfaces = torch.cat([surface, torch.full_like(surface, 1.0)])
+    wrong = contradicted(splats, Cameras.cat([camera, camera]), surfaces, grey.expand(2, -1, -1, -1))
+    assert wrong.float().mean() > 0.9
+    surfaces = torch.cat([surfaces, torch.full_like(surface, 1.0)])
+    assert not contradicted(splats, Cameras.cat([camera] * 3), surfaces, grey.expand(3, -1, -1, -1)).any()
 
 
 def test_splats_far_outside_do_not_condition_a_view():

@@ -18,21 +18,12 @@ from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.view_order import path_order, view_distances
-from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.origin import Origin
 from latent3d.representations.views import Views
+from latent3d.systems.fusion import contradicted, fuse, in_view, seen_surface
 from latent3d.systems.ggs import GGSOutput, GGSSystem, SamplingStep
-from latent3d.systems.origins import SURFACE_TOLERANCE, SampledSurface, origin_of
-
-SHOWN_ALPHA = 0.9
-"""A pixel that the scene covers this much is not filled again."""
-COARSER = 1.5
-"""A surface is replaced by a view that shows it with splats this much smaller."""
-MIN_OPACITY = 0.005
-"""Splats below this opacity are never drawn and are left out."""
-MARGIN = 0.2
-"""Splats this share of the picture outside its frame still condition a view."""
+from latent3d.systems.origins import origin_of
 
 
 @dataclass(frozen=True)
@@ -185,11 +176,13 @@ def joined(scene: GrownScene, new: GGSOutput, views: Int[Tensor, " c"], fresh: B
     surface = seen_surface(new.gaussians[seen], new.cameras[fresh], new.low_pass_px)
     old_kept, new_kept = fuse(output.gaussians, output.origin, new, fresh, surface)
     surfaces = scene.surfaces.index_copy(0, views[fresh].to(device), surface[:, :1])
+    known = (surfaces.flatten(1).amax(1) > 0).nonzero()[:, 0]
+    references = output.cameras[known.cpu()], surfaces[known], output.images[known]
+    old_kept &= ~contradicted(output.gaussians, *references)
+    new_kept &= ~contradicted(new.gaussians, *references)
     added, origin = new.gaussians[new_kept], new.origin[new_kept]
     # A chunk knows of its own references alone; others may show what it had to invent.
-    known = surfaces.flatten(1).amax(1) > 0
-    references = output.cameras[: len(surfaces)][known.cpu()]
-    origin = torch.minimum(origin, origin_of(added, origin == int(Origin.SEEN), references, surfaces[known]))
+    origin = torch.minimum(origin, origin_of(added, origin == int(Origin.SEEN), *references[:2]))
     place = views.to(device)
     output = replace(
         output,
@@ -202,74 +195,3 @@ def joined(scene: GrownScene, new: GGSOutput, views: Int[Tensor, " c"], fresh: B
         source=torch.cat([output.source[old_kept], place[new.source[new_kept]]]),
     )
     return GrownScene(output, surfaces, scene.done + 1)
-
-
-@torch.no_grad()
-def fuse(
-    old: Gaussians,
-    old_origin: Int[Tensor, " n"],
-    new: GGSOutput,
-    fresh: Bool[Tensor, " c"],
-    surface: Float[Tensor, "f 2 H W"],
-) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " a"]]:
-    """Which splats of a scene and of a new chunk stay when they are joined, so that nothing is there twice.
-
-    What a new reference sees replaces what had been made up in front of it, and coarser splats of the same surface. A
-    new splat is left out where the scene covers its pixel already: always in generated views, which were made to agree
-    with the scene; in new references if the scene has the same surface there; in references that the scene had before.
-
-    Args:
-        old, old_origin: splats of the scene and their `Origin`.
-        new: of the chunk, c views.
-        fresh: which of its views are references that the scene has not had.
-        surface: what these see, see `seen_surface`.
-    """
-    drawn = new.gaussians.opacities >= MIN_OPACITY
-    drawn &= (new.origin != int(Origin.SEEN)) | fresh.to(drawn.device)[new.source]
-    old_kept = torch.ones(len(old), dtype=torch.bool, device=old.means.device)
-    if not len(old):
-        return old_kept, drawn
-    if bool(fresh.any()):
-        there = SampledSurface(old.means, new.cameras[fresh], surface[:, :1])
-        before = (there.depth > 0) & (there.z < (1 + SURFACE_TOLERANCE) * there.depth)
-        same = before & (there.z > (1 - SURFACE_TOLERANCE) * there.depth)
-        coarser = same & (_size(old) > COARSER * there.of(surface[:, 1:])[:, 0])
-        old_kept = ~((before & (old_origin != int(Origin.SEEN))) | coarser).any(0)
-    covered = seen_surface(old[old_kept], new.cameras, new.low_pass_px)
-    for view in range(len(new.cameras)):
-        index = (drawn & (new.source == view)).nonzero()[:, 0]
-        there = SampledSurface(new.gaussians.means[index], new.cameras[view : view + 1], covered[view : view + 1, :1])
-        same = (there.z - there.depth).abs() < SURFACE_TOLERANCE * there.depth
-        drawn[index] = ~torch.where(fresh[view], same, there.depth > 0)[0]
-    return old_kept, drawn
-
-
-def seen_surface(gaussians: Gaussians, cameras: Cameras, low_pass: float) -> Float[Tensor, "v 2 H W"]:
-    """z-depth of what splats show, 0 where they cover less than `SHOWN_ALPHA`; and the size of the splats there.
-
-    View by view, with the splats in view, so that memory does not grow with the scene.
-    """
-    maps = gaussians.means.new_zeros(len(cameras), 2, cameras.height, cameras.width)
-    for view in range(len(cameras)):
-        camera = cameras[view : view + 1]
-        near = gaussians[in_view(gaussians, camera)]
-        sized = replace(near, colors=None, features=_size(near)[:, None], harmonics=None)
-        render = render_gaussians(sized, camera, low_pass=low_pass)
-        assert render.features is not None
-        shown = render.alpha >= SHOWN_ALPHA
-        size = render.features / render.alpha.clamp_min(SHOWN_ALPHA)
-        maps[view] = (torch.cat([render.depth, size], 1) * shown)[0]
-    return maps
-
-
-def _size(gaussians: Gaussians) -> Float[Tensor, " n"]:
-    """Extent of splats along the surface they lie on: the middle one of their standard deviations."""
-    return gaussians.scales.median(-1).values
-
-
-def in_view(gaussians: Gaussians, cameras: Cameras) -> Bool[Tensor, " n"]:
-    """Splats whose centres lie before one of the cameras (v,), in or near its frame."""
-    count = len(cameras)
-    pixels, z = cameras.project(gaussians.means.expand(count, *gaussians.means.shape))
-    place = pixels / pixels.new_tensor([cameras.width, cameras.height])
-    return ((z > 0) & (place > -MARGIN).all(-1) & (place < 1 + MARGIN).all(-1)).any(0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.tiny_family import sample_wall
 from latent3d.data.scenes import WorldStream, prefetch
-from latent3d.data.view_sampling import ViewSampling, crop_views, mirror_views, recolored
+from latent3d.data.view_sampling import ViewSampling, crop_views, recolored
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 
@@ -153,7 +153,7 @@ def test_mirrored_views_are_views_of_a_mirrored_world():
         depths=torch.rand(2, 1, 8, 12, generator=generator),
         normals=torch.randn(2, 3, 8, 12, generator=generator),
     )
-    mirrored = mirror_views(views)
+    mirrored = views.mirrored()
     points = torch.randn(2, 5, 3, generator=generator)
     pixels, depths = views.cameras.project(points)
     flipped, same = mirrored.cameras.project(points * torch.tensor([-1.0, 1, 1]))
@@ -163,7 +163,7 @@ def test_mirrored_views_are_views_of_a_mirrored_world():
     assert torch.equal(mirrored.images[..., 0], views.images[..., 11])
     assert torch.equal(mirrored.normals[:, 0, :, 0], -views.normals[:, 0, :, 11])
     torch.testing.assert_close(torch.det(mirrored.cameras.w2c[:, :3, :3]), torch.ones(2))
-    back = mirror_views(mirrored)
+    back = mirrored.mirrored()
     assert torch.equal(back.images, views.images)
     assert torch.equal(back.cameras.w2c, views.cameras.w2c)
     assert torch.equal(back.cameras.k, views.cameras.k)

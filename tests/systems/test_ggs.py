@@ -386,3 +386,15 @@ def test_bf16_changes_little_and_leaves_geometry_in_float32(system, twisted_worl
     first = slice(0, SIZE * SIZE)  # splats of the reference stay on their pixels' rays
     turn = torch.cosine_similarity(ray[first], other[first], dim=-1)
     assert turn.min() > 0.999
+
+
+def test_reference_depth_is_that_of_the_scene_and_of_its_mirror_image(system):
+    views = scene_views(2, scenes=1)
+    depth = system.reference_depth(views)
+    torch.testing.assert_close(system.reference_depth(views.mirrored()), depth.flip(-1), atol=1e-5, rtol=1e-4)
+    once = system.geometry(views.images, views.cameras).relative
+    assert (once - depth).abs().max() > 1e-4
+    learning = tiny_system()
+    learning.load_state_dict(system.state_dict())
+    torch.testing.assert_close(learning.train().reference_depth(views), once)
+    assert tiny_system(geometry=None).reference_depth(views) is None

@@ -250,11 +250,11 @@ def typical_depth(system: GGSSystem, references: Views) -> float:
 
     A model without reference geometry gets `FOCUS_DEPTH`.
     """
-    if system.geometry is None:
-        return FOCUS_DEPTH
     cameras = references.cameras.relative_to(references.cameras.c2w[:1].expand(len(references), 4, 4))
-    relative = system.geometry(references.images[None], cameras[None]).relative[0, 0]
-    return path_depth(system.config.depth_range.depth(relative).flatten())
+    relative = system.reference_depth(Views(references.images[None], cameras[None]))
+    if relative is None:
+        return FOCUS_DEPTH
+    return path_depth(system.config.depth_range.depth(relative[0, 0]).flatten())
 
 
 def find_weights(path_or_name: str | Path | None) -> Path:

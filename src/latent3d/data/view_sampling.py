@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 
 from latent3d.config import Config
-from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 
 
@@ -79,30 +78,13 @@ class ViewSampling(Config):
     def augment(self, views: Views, rng: np.random.Generator) -> Views:
         """The views of one scene, mirrored, cropped and recoloured by chance; cameras and depths follow."""
         if rng.random() < self.mirror:
-            views = mirror_views(views)
+            views = views.mirrored()
         if self.zoom > 1:
             left, top, size = rng.random(3)
             views = crop_views(views, self.zoom**-size, left, top)
         if self.recolor > 0:
             views = replace(views, images=recolored(views.images, self.recolor, rng))
         return views
-
-
-def mirror_views(views: Views) -> Views:
-    """The scene seen in a mirror: x -> -x in the world and in every camera; images flip left to right.
-
-    With S = diag(-1, 1, 1, 1): w2c' = S w2c S, cx' = W - cx, depths stay. Any leading shape.
-    """
-    cameras = views.cameras
-    flip = cameras.w2c.new_tensor([-1.0, 1.0, 1.0, 1.0])
-    k = cameras.k.clone()
-    k[..., 0, 2] = cameras.width - k[..., 0, 2]
-    mirrored: Cameras = replace(cameras, w2c=cameras.w2c * flip[:, None] * flip, k=k)
-    normals = None
-    if views.normals is not None:
-        normals = torch.flip(views.normals, (-1,)) * flip[:3, None, None]
-    depths = None if views.depths is None else torch.flip(views.depths, (-1,))
-    return Views(images=torch.flip(views.images, (-1,)), cameras=mirrored, depths=depths, normals=normals)
 
 
 def crop_views(views: Views, share: float, left: float, top: float) -> Views:

@@ -62,3 +62,20 @@ class Views:
             first, w2c=torch.stack([p.cameras.w2c for p in parts]), k=torch.stack([p.cameras.k for p in parts])
         )
         return Views(torch.stack([p.images for p in parts]), cameras, gather("depths"), gather("normals"))
+
+    def mirrored(self) -> Views:
+        """The scene seen in a mirror: x -> -x in the world and in every camera; images flip left to right.
+
+        With S = diag(-1, 1, 1, 1): w2c' = S w2c S, cx' = W - cx, depths stay.
+        """
+        cameras = self.cameras
+        flip = cameras.w2c.new_tensor([-1.0, 1.0, 1.0, 1.0])
+        k = cameras.k.clone()
+        k[..., 0, 2] = cameras.width - k[..., 0, 2]
+        normals = None if self.normals is None else torch.flip(self.normals, (-1,)) * flip[:3, None, None]
+        return Views(
+            images=torch.flip(self.images, (-1,)),
+            cameras=replace(cameras, w2c=cameras.w2c * flip[:, None] * flip, k=k),
+            depths=None if self.depths is None else torch.flip(self.depths, (-1,)),
+            normals=normals,
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,11 @@ from latent3d.geometry.depth_range import DepthRange
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
-from latent3d.systems.splat_decoder import shown_elsewhere
+from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
 from latent3d.systems.splat_head import lift_pixels, surface_frames
+
+if TYPE_CHECKING:
+    from latent3d.systems.ggs_records import SceneContext
 
 OPAQUE = 0.99
 """Opacity of carried splats."""
@@ -125,3 +129,30 @@ def pool_known(relative: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Te
     values = F.pixel_unshuffle(relative.flatten(0, 1), factor).masked_fill(covered == 0, torch.nan)
     median = values.nanmedian(1, keepdim=True).values.nan_to_num(0.0)
     return median.unflatten(0, (b, -1)), covered.mean(1, keepdim=True).unflatten(0, (b, -1))
+
+
+def pixel_evidence(
+    context: SceneContext, decoded: Float[Tensor, "b m 3 H W"], depth_map: Float[Tensor, "b m 1 h w"], span: DepthRange
+) -> PixelEvidence:
+    """What the 3D decoder starts from.
+
+    Args:
+        decoded: pictures of all views, decoded from their latents.
+        depth_map: z-depth that the latent splats render.
+    """
+    size, role = decoded.shape[-2:], context.role
+    index = context.is_reference.nonzero()[:, 0]
+    image = decoded + role * (context.images - decoded)
+    relative = F.interpolate(span.relative(depth_map).flatten(0, 1), size=size, mode="bilinear")
+    relative = relative.unflatten(0, context.cameras.shape)
+    if context.relative is not None:
+        relative = relative.index_copy(1, index, context.relative)
+    carried = torch.zeros_like(torch.cat([image, relative, relative], 2))
+    if context.carried is not None and context.crossed is not None:
+        carried = context.carried.index_copy(1, index, context.crossed)
+    covered = carried[:, :, 3:4] * (1 - role)
+    if context.relative is not None:
+        depths = span.depth(context.relative.detach())
+        covered = covered.index_copy(1, index, shown_elsewhere(context.cameras[:, index], depths))
+    color, alpha, depth = carried.split([3, 1, 1], 2)
+    return PixelEvidence(image, relative, role.expand_as(alpha), color, alpha, depth, covered)

@@ -37,11 +37,10 @@ from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.carried_pixels import carry_pixels, plain, pool_known
+from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain, pool_known
 from latent3d.systems.epipolar_transformer import epipolar_lines
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStep, SceneContext
 from latent3d.systems.origins import origin_of
-from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
@@ -119,26 +118,9 @@ class GGSSystem(nn.Module):
 
         ``depth_map`` (b, m, 1, h, w) is the depth rendered by the latent splats.
         """
-        b, m = features.shape[:2]
-        size = context.images.shape[-2:]
-        role = context.role
         with torch.no_grad():
             decoded = self.vae.decode(latents).float()
-        image = decoded + role * (context.images - decoded)
-        relative = self.config.depth_range.relative(depth_map)
-        relative = F.interpolate(relative.flatten(0, 1), size=size, mode="bilinear").unflatten(0, (b, m))
-        index = context.is_reference.nonzero()[:, 0]
-        if context.relative is not None:
-            relative = relative.index_copy(1, index, context.relative)
-        carried = torch.zeros_like(torch.cat([image, relative, relative], 2))
-        if context.carried is not None and context.crossed is not None:
-            carried = context.carried.index_copy(1, index, context.crossed)
-        covered = carried[:, :, 3:4] * (1 - role)
-        if context.relative is not None:
-            depths = self.config.depth_range.depth(context.relative.detach())
-            covered = covered.index_copy(1, index, shown_elsewhere(context.cameras[:, index], depths))
-        color, alpha, depth = carried.split([3, 1, 1], 2)
-        evidence = PixelEvidence(image, relative, role.expand(b, m, 1, *size), color, alpha, depth, covered)
+        evidence = pixel_evidence(context, decoded, depth_map, self.config.depth_range)
         return self.decoder(features, latents, evidence, context.cameras)
 
     # ---- context ----------------------------------------------------------------------------------------------------
@@ -175,9 +157,8 @@ class GGSSystem(nn.Module):
         latents = clean.new_zeros(b, m, *clean.shape[2:]).index_copy(1, index, clean)
         pictures = torch.zeros_like(images).index_copy(1, index, references)
         known = known_share = clean.new_zeros(b, m, 1, h, w)
-        carried = crossed = relative = None
-        if self.geometry is not None:
-            relative = self.geometry(references, cameras[:, index]).relative
+        carried = crossed = None
+        relative = self.reference_depth(Views(references, cameras[:, index]))
         if relative is not None or existing is not None:
             carried, crossed = carry_pixels(
                 references, None if relative is None else relative.detach(), cameras, is_reference,
@@ -190,6 +171,19 @@ class GGSSystem(nn.Module):
             cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, crossed,
             relative, self.embed(references[:, 0]),
         )  # fmt: skip
+
+    def reference_depth(self, references: Views) -> Float[Tensor, "b k 1 H W"] | None:
+        """Depth coordinate of the references' pixels; None without reference geometry.
+
+        At test the mean over the scene and its mirror image, whose errors are partly independent.
+        """
+        if self.geometry is None:
+            return None
+        relative = self.geometry(references.images, references.cameras).relative
+        if self.training:
+            return relative
+        mirrored = references.mirrored()
+        return (relative + self.geometry(mirrored.images, mirrored.cameras).relative.flip(-1)) / 2
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
         """Context tokens of each scene's first reference; None without image encoder."""

@@ -109,3 +109,9 @@ def test_other_presets_can_be_planned():
     config = PRESETS["ggs_rooms_tiny"]()
     for name in ("vae", "prior", "scene", "decoder"):
         assert plan_stage(config, name).forward > 0
+
+
+def test_plain_attention_can_be_planned(scene):
+    config = CONFIG.system
+    plain = CONFIG.replace(system=config.replace(epipolar=config.epipolar.replace(kind="plain")))
+    assert plan_stage(plain, "scene").forward != scene.forward

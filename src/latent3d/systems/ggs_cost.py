@@ -79,7 +79,9 @@ def _splat_networks(system: GGSSystem, features: Tensor, clean: Tensor) -> tuple
 def _lines(config: EpipolarTransformerConfig, features: Tensor) -> EpipolarLines:
     b, m, _, h, w = features.shape
     n = m - 1 if config.max_sources is None else min(m - 1, config.max_sources)
-    shape = (b, m, n, h * w, config.samples)
-    corners = features.new_zeros(*shape[:-1], 4 * config.samples)
+    samples = config.samples if config.kind == "epipolar" else 0
+    shape = (b, m, n, h * w, samples)
+    corners = features.new_zeros(*shape[:-1], 4 * samples)
     sources = features.new_zeros(b, m, n, dtype=torch.long)
-    return EpipolarLines(sources, corners.long(), corners.float(), features.new_ones(shape, dtype=torch.float32))
+    rays = None if config.kind == "epipolar" else features.new_zeros(b, m, h * w, 6, dtype=torch.float32)
+    return EpipolarLines(sources, corners.long(), corners.float(), features.new_ones(shape, dtype=torch.float32), rays)

@@ -39,7 +39,7 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain, pool_known
 from latent3d.systems.epipolar_transformer import epipolar_lines
-from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStep, SceneContext
+from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStart, SamplingStep, SceneContext
 from latent3d.systems.origins import origin_of
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
@@ -233,40 +233,21 @@ class GGSSystem(nn.Module):
             ValueError: if there is no reference, or images are not of the model's size, or the model cannot be
                 conditioned on ``existing`` splats.
         """
-        k, size = len(references), (self.config.height, self.config.width)
-        if k < 1 or tuple(references.images.shape[-2:]) != size:
-            raise ValueError(
-                f"GGS needs at least one reference of {size[1]}x{size[0]} pixels, got {k} of "
-                f"{references.images.shape[-1]}x{references.images.shape[-2]}"
-            )
-        cameras = Cameras.cat([references.cameras, targets]) if len(targets) else references.cameras
-        order = path_order(cameras)
-        back = order.argsort()
-        m = len(cameras)
-        images = references.images.new_zeros(m, 3, *size)
-        images[:k] = references.images
-        is_reference = (order < k).to(images.device)
-        anchor = cameras.c2w[order[is_reference.cpu().nonzero()[0, 0]]]
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            known = None if existing is None else [existing]
-            context = self.context_of(images[order][None], cameras[order][None], is_reference, known)
-
-            generator = torch.Generator().manual_seed(seed)
-            shape = context.latents.shape[2:]
-            noise = torch.randn(m, *shape, generator=generator)[order][None].to(images.device)
-            config = self.config
-            sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
-            z = context.latents + (1 - context.role) * float(sigmas[0]) * noise
+        config, size = self.config, (self.config.height, self.config.width)
+        with torch.autocast(references.images.device.type, torch.bfloat16, enabled=bf16):
+            start = self.begin(references, targets, steps, seed, existing)
+            context, order, is_reference = start.context, start.order, start.context.is_reference
+            anchor, back, z = start.anchor, start.order.argsort(), start.noisy
 
             def denoise(latents: Tensor, levels: Tensor) -> tuple[Tensor, Denoised]:
                 state = self(latents, levels.amax(-1).clamp_min(config.sigma_min), context)
                 return state.z0, state
 
-            for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
+            for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
                 z = step.latents
                 if on_step is not None:
                     on_step(SamplingStep(step.step + 1, steps, step.aux.splats[0].transformed(anchor), step.aux))
-            final = self(z, z.new_full((1,), self.config.sigma_min), context)
+            final = self(z, z.new_full((1,), config.sigma_min), context)
             full = self.decode_3d(final.features, z, context, final.depth_map)[0]
             decoded = self.vae.decode(z[0]).float()
             pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
@@ -283,10 +264,37 @@ class GGSSystem(nn.Module):
             images=pictures[back],
             depths=final.depth_map[0][back],
             latents=z[0][back],
-            cameras=cameras,
+            cameras=start.cameras,
             is_reference=is_reference[back],
-            low_pass_px=self.config.decoder.low_pass_px,
+            low_pass_px=config.decoder.low_pass_px,
         )
+
+    def begin(
+        self, references: Views, targets: Cameras, steps: int, seed: int, existing: Gaussians | None = None
+    ) -> SamplingStart:
+        """What a sampler starts from: views in path order, their context, noise, and noise levels.
+
+        Raises:
+            ValueError: as `sample`.
+        """
+        k, config, size = len(references), self.config, (self.config.height, self.config.width)
+        if k < 1 or tuple(references.images.shape[-2:]) != size:
+            raise ValueError(
+                f"GGS needs at least one reference of {size[1]}x{size[0]} pixels, got {k} of "
+                f"{references.images.shape[-1]}x{references.images.shape[-2]}"
+            )
+        cameras = Cameras.cat([references.cameras, targets]) if len(targets) else references.cameras
+        order, m, device = path_order(cameras), len(cameras), references.images.device
+        images = references.images.new_zeros(m, 3, *size)
+        images[:k] = references.images
+        is_reference = (order < k).to(device)
+        known = None if existing is None else [existing]
+        context = self.context_of(images[order][None], cameras[order][None], is_reference, known)
+        noise = torch.randn(m, *context.latents.shape[2:], generator=torch.Generator().manual_seed(seed))
+        sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
+        noisy = context.latents + (1 - context.role) * float(sigmas[0]) * noise[order][None].to(device)
+        anchor = cameras.c2w[order[is_reference.cpu().nonzero()[0, 0]]]
+        return SamplingStart(cameras, order, context, noisy, sigmas, anchor)
 
     @torch.no_grad()
     def round_trip(self, images: Float[Tensor, "m 3 H W"]) -> Float[Tensor, "m 3 H W"]:

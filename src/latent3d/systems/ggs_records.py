@@ -177,6 +177,27 @@ class Denoised:
 
 
 @dataclass(frozen=True)
+class SamplingStart:
+    """What a sampler starts from.
+
+    Attributes:
+        cameras: (M,), references first, as given.
+        order: of the views along the camera path, (M,).
+        context: of the one scene, in path order.
+        noisy: latents at the first noise level, clean on references, (1, M, c, h, w).
+        sigmas: noise levels, (steps + 1,).
+        anchor: pose of the first reference on the path, in whose frame the model works, (4, 4).
+    """
+
+    cameras: Cameras
+    order: Int[Tensor, " m"]
+    context: SceneContext
+    noisy: Float[Tensor, "1 m c h w"]
+    sigmas: Float[Tensor, " s"]
+    anchor: Float[Tensor, "4 4"]
+
+
+@dataclass(frozen=True)
 class SamplingStep:
     """The state after one step of the sampler.
 

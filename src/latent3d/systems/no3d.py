@@ -18,9 +18,7 @@ from torch import Tensor
 
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.diffusion.samplers import sample_euler
-from latent3d.diffusion.schedules import karras_sigmas
 from latent3d.geometry.cameras import Cameras
-from latent3d.geometry.view_order import path_order
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSSystem
 from latent3d.systems.ggs_records import SceneContext
@@ -75,29 +73,18 @@ def sample_twin(
     Raises:
         ValueError: if there is no reference or no target, or images are not of the model's size.
     """
-    k, size, config = len(references), (system.config.height, system.config.width), system.config
-    if k < 1 or len(targets) < 1 or tuple(references.images.shape[-2:]) != size:
-        raise ValueError(
-            f"the model without 3D needs at least one reference of {size[1]}x{size[0]} pixels and one target, got {k} "
-            f"of {references.images.shape[-1]}x{references.images.shape[-2]} and {len(targets)} targets"
-        )
-    cameras = Cameras.cat([references.cameras, targets])
-    order = path_order(cameras)
-    back, m = order.argsort(), len(cameras)
-    images = references.images.new_zeros(m, 3, *size)
-    images[:k] = references.images
-    is_reference = (order < k).to(images.device)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        context = system.context_of(images[order][None], cameras[order][None], is_reference)
-        noise = torch.randn(m, *context.latents.shape[2:], generator=torch.Generator().manual_seed(seed))
-        sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
-        z = context.latents + (1 - context.role) * float(sigmas[0]) * noise[order][None].to(images.device)
+    if len(targets) < 1:
+        raise ValueError("the model without 3D needs at least one target camera; there is no scene to decode without")
+    with torch.autocast(references.images.device.type, torch.bfloat16, enabled=bf16):
+        start = system.begin(references, targets, steps, seed)
+        context, is_reference, z = start.context, start.context.is_reference, start.noisy
 
         def denoise(latents: Tensor, levels: Tensor) -> Tensor:
-            return denoise_twin(system, latents, levels.amax(-1).clamp_min(config.sigma_min), context)
+            return denoise_twin(system, latents, levels.amax(-1).clamp_min(system.config.sigma_min), context)
 
-        for step in sample_euler(denoise, z, sigmas, frozen=is_reference[None]):
+        for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
             z = step.latents
         decoded = system.vae.decode(z[0]).float()
     pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
-    return TwinOutput(pictures[back], z[0][back], cameras, is_reference[back])
+    back = start.order.argsort()
+    return TwinOutput(pictures[back], z[0][back], start.cameras, is_reference[back])

@@ -50,6 +50,7 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
         velocity=VelocityHeadConfig(width=96),
         decoder=SplatDecoderConfig(),
         depth_range=ROOM_DEPTHS,
+        unit_jitter=2.0,
         existing_share=0.25,
     )
     return TrainConfig(system=system, stages=ggs_stages(), data=DataConfig(family="mixed", workers=2))

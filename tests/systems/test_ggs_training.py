@@ -20,6 +20,7 @@ from latent3d.systems.ggs_training import (
     draw_depth,
     draw_sigma,
     encode,
+    geometry_terms,
     median_pool,
     split,
 )
@@ -279,3 +280,23 @@ def test_sheets_show_rows_of_equal_pictures(stage, batch):
         assert torch.isfinite(row).all(), name
     counts = {len(row) for row in rows.values()}
     assert len(counts) == 1
+
+
+def test_only_several_views_change_their_unit_of_length(monkeypatch):
+    batch, seen = scene_views(3, scenes=4), []
+    for weights in ((1.0,), (0.0, 1.0)):
+        system = tiny_system(unit_jitter=2.0, reference_weights=weights)
+        monkeypatch.setattr(system.geometry, "training_terms", lambda *given: seen.append(given) or {})
+        geometry_terms(system, batch, torch.Generator().manual_seed(0))
+    (_, one_cameras, one_depths), (_, cameras, depths) = seen
+    assert any(torch.equal(one_depths, batch.depths[:, i : i + 1]) for i in range(3))
+    assert any(torch.equal(one_cameras.w2c, batch.cameras.w2c[:, i : i + 1]) for i in range(3))
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    ratios = [depths / batch.depths[:, list(pair)] for pair in pairs]
+    factor = next(r for r in ratios if (r.flatten(1).std(1) < 1e-5).all()).flatten(1)[:, 0]
+    assert (factor > 0.5).all()
+    assert (factor < 2.0).all()
+    assert factor.std() > 0.05
+    moves = (cameras.centers[:, 0] - cameras.centers[:, 1]).norm(dim=-1)
+    true = [(batch.cameras.centers[:, i] - batch.cameras.centers[:, j]).norm(dim=-1) for i, j in pairs]
+    assert any(torch.allclose(moves, factor * t, rtol=1e-4) for t in true)

@@ -49,6 +49,8 @@ class GGSConfig(Config):
         condition_stride: image pixels per reference splat that conditions the denoiser.
         render_views: views rendered per scene and step when the 3D decoder trains.
         refined: share of decoder training batches whose targets are the model's own estimates instead of the truth.
+        unit_jitter: largest factor by which training of the geometry on several views changes their unit of length, up
+            or down; 1 for none.
         existing_share: share of training batches that see some of the J views as a scene which is there already; more
             than 0 trains the splat-conditional variant, for scenes that grow.
         image_encoder: embeds the first reference as the denoiser's context, frozen; None gives no context, which is
@@ -79,6 +81,7 @@ class GGSConfig(Config):
     condition_stride: int = 2
     render_views: int = 3
     refined: float = 0.5
+    unit_jitter: float = 1.0
     existing_share: float = 0.0
     image_encoder: ImageEncoderConfig | None = None
     adapt: Literal["all", "added"] = "all"
@@ -92,6 +95,8 @@ class GGSConfig(Config):
                 f"the image encoder gives {self.image_encoder.embedding} values, and the denoiser reads "
                 f"{prior.context_dim if prior else 'no context'}; make them equal or leave the image encoder out"
             )
+        if self.unit_jitter < 1:
+            raise ValueError(f"unit_jitter is a factor of at least 1, not {self.unit_jitter}")
         if self.existing_share and not (self.novel and self.denoiser.condition_channels):
             raise ValueError(
                 "a model that is conditioned on splats needs further views and input channels for them; set novel and "

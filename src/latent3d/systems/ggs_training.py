@@ -62,14 +62,23 @@ def vae_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> di
 
 
 def geometry_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> dict[str, Tensor]:
-    """Depth of one, two or more views of each scene, all of them clean."""
+    """Depth of one, two or more views of each scene, all of them clean.
+
+    Where several views are seen, parallax tells the depth in any unit of length, and ``unit_jitter`` changes the unit
+    by chance; a single view must guess from what rooms look like, and keeps metres.
+    """
     assert system.geometry is not None
     weights = torch.tensor(system.config.reference_weights[: batch.shape[1]])
     count = int(torch.multinomial(weights, 1, generator=generator)) + 1
     index = torch.randperm(batch.shape[1], generator=generator)[:count]
     chosen = batch[:, index]
     assert chosen.depths is not None
-    return system.geometry.training_terms(chosen.images, chosen.cameras, chosen.depths)
+    cameras, depths = chosen.cameras, chosen.depths
+    if count > 1 and system.config.unit_jitter > 1:
+        power = 2 * torch.rand(batch.shape[0], generator=generator) - 1
+        factor = (system.config.unit_jitter**power).to(depths)[:, None].expand(-1, count)
+        cameras, depths = cameras.scaled(factor), depths * factor[..., None, None, None]
+    return system.geometry.training_terms(chosen.images, cameras, depths)
 
 
 def prior_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> dict[str, Tensor]:

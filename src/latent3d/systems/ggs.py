@@ -41,6 +41,7 @@ from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain,
 from latent3d.systems.epipolar_transformer import epipolar_lines
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStart, SamplingStep, SceneContext
 from latent3d.systems.origins import origin_of
+from latent3d.systems.splat_decoder import SAME_SURFACE
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
@@ -175,7 +176,8 @@ class GGSSystem(nn.Module):
     def reference_depth(self, references: Views) -> Float[Tensor, "b k 1 H W"] | None:
         """Depth coordinate of the references' pixels; None without reference geometry.
 
-        At test the mean over the scene and its mirror image, whose errors are partly independent.
+        At test from the scene and its mirror image, whose errors are partly independent: the mean where they agree, else
+        the nearer. At edges the mean would float between two surfaces.
         """
         if self.geometry is None:
             return None
@@ -183,7 +185,9 @@ class GGSSystem(nn.Module):
         if self.training:
             return relative
         mirrored = references.mirrored()
-        return (relative + self.geometry(mirrored.images, mirrored.cameras).relative.flip(-1)) / 2
+        other = self.geometry(mirrored.images, mirrored.cameras).relative.flip(-1)
+        agree = (relative - other).abs() < SAME_SURFACE
+        return torch.where(agree, (relative + other) / 2, torch.minimum(relative, other))
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
         """Context tokens of each scene's first reference; None without image encoder."""

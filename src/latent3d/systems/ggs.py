@@ -176,8 +176,8 @@ class GGSSystem(nn.Module):
     def reference_depth(self, references: Views) -> Float[Tensor, "b k 1 H W"] | None:
         """Depth coordinate of the references' pixels; None without reference geometry.
 
-        At test from the scene and its mirror image, whose errors are partly independent: the mean where they agree, else
-        the nearer. At edges the mean would float between two surfaces.
+        At test from the scene and its mirror image, whose errors are partly independent: the mean where they agree,
+        else the nearer. At edges the mean would float between two surfaces.
         """
         if self.geometry is None:
             return None

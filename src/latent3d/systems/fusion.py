@@ -17,10 +17,12 @@ from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.origin import Origin
 from latent3d.systems.ggs_records import GGSOutput
-from latent3d.systems.origins import SURFACE_TOLERANCE, SampledSurface
+from latent3d.systems.origins import SampledSurface
 
 SHOWN_ALPHA = 0.9
 """A pixel that the scene covers this much is not filled again."""
+SURFACE_TOLERANCE = 0.03
+"""Points whose depths differ by this share lie on one surface."""
 COARSER = 1.5
 """A surface is replaced by a view that shows it with splats this much smaller."""
 MIN_OPACITY = 0.005

@@ -11,8 +11,8 @@ from latent3d.geometry.cameras import Cameras
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.origin import Origin
 
-SURFACE_TOLERANCE = 0.03
-"""A point this share of its depth behind the surface that a view sees is still on it."""
+SURFACE_TOLERANCE = 0.1
+"""A point this share of its depth behind the surface that a view sees still counts as shown: depths are not exact."""
 
 
 @torch.no_grad()

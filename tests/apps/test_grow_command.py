@@ -144,3 +144,38 @@ def test_cameras_in_a_strange_unit_are_brought_to_the_models_and_back(capture, w
     torch.testing.assert_close(second.depths, 100 * first.depths, atol=0.5, rtol=1e-2)
     assert any("multiplied by 0.01 " in note for note in strange.card["cameras"])
     assert any("multiplied by 1 " in note for note in usual.card["cameras"])
+
+
+def test_live_shows_every_step_and_then_the_scene_until_ctrl_c(run, capture, weights, tmp_path, monkeypatch):
+    from latent3d.apps import cmd_scene
+    from latent3d.io import viewer_live
+
+    shown = []
+
+    class Recorder:
+        address = "http://localhost:1"
+
+        def __init__(self, start, port):
+            assert start.w2c.shape == (4, 4)
+
+        def update(self, gaussians, origin=None, note=""):
+            shown.append((len(gaussians), origin, note))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            shown.append("closed")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(viewer_live, "LiveViewer", Recorder)
+    monkeypatch.setattr(cmd_scene.time, "sleep", interrupt)
+    code, said, _ = run(*command(capture, weights, tmp_path / "out", "--live", "--steps", 2))
+    assert code == 0
+    assert "http://localhost:1" in said
+    assert [item[2] for item in shown[:2]] == ["step 1 of 2", "step 2 of 2"]
+    count, origin, _ = shown[2]
+    assert origin.shape == (count,)
+    assert shown[3:] == ["closed"]

@@ -119,3 +119,15 @@ def test_splats_hold_activated_values():
         opacities=torch.ones(1),
     )
     torch.testing.assert_close(_covariance(splat)[0], 0.25 * torch.eye(3))
+
+
+def test_autocast_does_not_round_a_moved_scene():
+    splats = _draw(20).to(torch.float32)
+    pose = torch.eye(4)
+    pose[:3, :3] = quaternion_to_matrix(axis_angle(torch.tensor([0.3, -0.2, 0.9]), torch.tensor(0.7)))
+    pose[:3, 3] = torch.tensor([11.0, -7.0, 3.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = splats.transformed(pose)
+    for field in dataclasses.fields(Gaussians):
+        value = getattr(moved, field.name)
+        assert value is None or torch.equal(value, getattr(splats.transformed(pose), field.name))

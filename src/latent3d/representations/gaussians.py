@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent3d.geometry.precision import full_precision
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -68,6 +70,7 @@ class Gaussians:
             joined[field.name] = None if missing else torch.cat(values)
         return Gaussians(**joined)
 
+    @full_precision
     def transformed(self, pose: Float[Tensor, "4 4"], scale: float = 1.0) -> Gaussians:
         """Scale about the origin, then move by the rigid ``pose``: x -> R (scale x) + t. Harmonics are not rotated.
 

@@ -262,7 +262,12 @@ def test_a_model_that_cannot_see_splats_says_so():
 def test_the_first_step_already_gives_a_scene(system):
     shown, asked = scene_inputs(1, 2)
     states = []
-    out = system.sample(shown, asked, steps=3, seed=0, bf16=True, on_step=states.append)
+
+    def keep(state):
+        assert not torch.is_autocast_enabled("cpu")
+        states.append(state)
+
+    out = system.sample(shown, asked, steps=3, seed=0, bf16=True, on_step=keep)
     assert [(state.step, state.steps) for state in states] == [(1, 3), (2, 3), (3, 3)]
     for state in states:
         assert state.gaussians.means.dtype == state.gaussians.colors.dtype == torch.float32

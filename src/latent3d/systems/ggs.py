@@ -31,6 +31,7 @@ from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.diffusion.samplers import sample_euler
 from latent3d.diffusion.schedules import karras_sigmas
 from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.precision import full_precision
 from latent3d.geometry.rays import plucker_map
 from latent3d.geometry.view_order import path_order
 from latent3d.rendering.base import stack
@@ -44,7 +45,6 @@ from latent3d.systems.origins import origin_of
 from latent3d.systems.splat_decoder import SAME_SURFACE
 
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
-
 
 __all__ = ["Denoised", "GGSConfig", "GGSOutput", "GGSSystem", "SamplingStep", "SceneContext"]
 
@@ -250,7 +250,8 @@ class GGSSystem(nn.Module):
             for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
                 z = step.latents
                 if on_step is not None:
-                    on_step(SamplingStep(step.step + 1, steps, step.aux.splats[0].transformed(anchor), step.aux))
+                    splats = step.aux.splats[0].transformed(anchor)
+                    full_precision(on_step)(SamplingStep(step.step + 1, steps, splats, step.aux))
             final = self(z, z.new_full((1,), config.sigma_min), context)
             full = self.decode_3d(final.features, z, context, final.depth_map)[0]
             decoded = self.vae.decode(z[0]).float()

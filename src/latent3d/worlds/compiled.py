@@ -9,7 +9,7 @@ from typing import Any
 
 from numba import njit
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc", "afn"}}
 _SOURCES = ("compiled", "tables", "noise", "patterns", "textures", "shapes", "tree", "shading", "tracer")
 
 

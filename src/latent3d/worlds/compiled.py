@@ -9,7 +9,8 @@ from typing import Any
 
 from numba import njit
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc", "afn"}}
+_FAST = {"contract", "nsz", "arcp", "reassoc", "afn"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
 _SOURCES = ("compiled", "tables", "noise", "patterns", "textures", "shapes", "tree", "shading", "tracer")
 
 

@@ -75,6 +75,13 @@ def test_an_interrupted_growth_goes_on_to_the_same_scene(run, capture, weights, 
     assert "goes on" in said
     assert not (tmp_path / "parted").exists()
     assert (tmp_path / "parted.part/preview.png").is_file()
+    kept = tmp_path / "parted.part/scene.safetensors"
+    whole_file = kept.read_bytes()
+    kept.write_bytes(whole_file[: len(whole_file) // 2])
+    code, _, error = run(*parted)
+    assert code == 2
+    assert "scene.safetensors" in error
+    kept.write_bytes(whole_file)
     # Only the same inputs and settings may go on.
     code, _, error = run(*parted, "--seed", 5)
     assert code == 2
@@ -85,7 +92,7 @@ def test_an_interrupted_growth_goes_on_to_the_same_scene(run, capture, weights, 
     assert (tmp_path / "parted/scene.ply").read_bytes() == (tmp_path / "whole/scene.ply").read_bytes()
 
 
-def test_a_strange_or_damaged_part_folder_is_named(run, capture, weights, tmp_path):
+def test_a_strange_part_folder_is_named_and_left_alone(run, capture, weights, tmp_path):
     (tmp_path / "out.part").mkdir()
     (tmp_path / "out.part/notes.txt").write_text("mine")
     code, _, error = run(*command(capture, weights, tmp_path / "out", "--grow"))

@@ -169,7 +169,8 @@ class GGS:
                 out, growth_conditions(job.references, job.targets, steps=steps, seed=seed, weights=weights)
             )
             scene = kept.load(job.device) or scene
-        step = progress("growing", max(1, len(chunks) - scene.done) * steps)
+        left = len(chunks) - scene.done
+        step = (progress if left else quiet)("growing", left * steps)
         shown = scene
 
         def after_step(state: SamplingStep) -> None:

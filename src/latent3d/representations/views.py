@@ -19,12 +19,15 @@ class Views:
         cameras: batch shape (...), image size (H, W).
         depths: z-depth in scene units, shape (..., 1, H, W); 0 where unknown. None when there is none.
         normals: unit normals in world axes, shape (..., 3, H, W), or None.
+        alphas: how much of each pixel an object covers, in [0, 1], shape (..., 1, H, W); images are then over white.
+            None where everything belongs to the scene.
     """
 
     images: Tensor
     cameras: Cameras
     depths: Tensor | None = None
     normals: Tensor | None = None
+    alphas: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -37,7 +40,7 @@ class Views:
     def _map(self, function) -> Views:
         optional = {
             name: None if value is None else function(value)
-            for name, value in (("depths", self.depths), ("normals", self.normals))
+            for name, value in (("depths", self.depths), ("normals", self.normals), ("alphas", self.alphas))
         }
         cameras = replace(self.cameras, w2c=function(self.cameras.w2c), k=function(self.cameras.k))
         return Views(images=function(self.images), cameras=cameras, **optional)
@@ -61,7 +64,8 @@ class Views:
         cameras = replace(
             first, w2c=torch.stack([p.cameras.w2c for p in parts]), k=torch.stack([p.cameras.k for p in parts])
         )
-        return Views(torch.stack([p.images for p in parts]), cameras, gather("depths"), gather("normals"))
+        images = torch.stack([p.images for p in parts])
+        return Views(images, cameras, gather("depths"), gather("normals"), gather("alphas"))
 
     def mirrored(self) -> Views:
         """The scene seen in a mirror: x -> -x in the world and in every camera; images flip left to right.
@@ -78,4 +82,5 @@ class Views:
             cameras=replace(cameras, w2c=cameras.w2c * flip[:, None] * flip, k=k),
             depths=None if self.depths is None else torch.flip(self.depths, (-1,)),
             normals=normals,
+            alphas=None if self.alphas is None else torch.flip(self.alphas, (-1,)),
         )

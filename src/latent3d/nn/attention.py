@@ -35,19 +35,20 @@ class SelfAttention(nn.Module):
     Args:
         dim: token width, a multiple of ``heads``.
         heads: number of heads.
+        norm_queries: off for networks of the older kind, whose queries and keys are used as they are.
 
     Raises:
         ValueError: if ``dim`` is no multiple of ``heads``.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, norm_queries: bool = True) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"the width {dim} must be a multiple of the number of heads {heads}")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.norm_q = RMSNorm(dim // heads)
-        self.norm_k = RMSNorm(dim // heads)
+        self.norm_q = RMSNorm(dim // heads) if norm_queries else nn.Identity()
+        self.norm_k = RMSNorm(dim // heads) if norm_queries else nn.Identity()
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:

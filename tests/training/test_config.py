@@ -73,6 +73,29 @@ def test_stages_survive_the_dictionary(tiny_config):
     assert DataConfig.from_dict(tiny_config.data.to_dict()) == tiny_config.data
 
 
+def test_weights_run_along_their_ramps(tiny_config):
+    """LN3Diff's KL weight: 1e-9 up to step 5,000, 1e-6 from 30,000 on; a term that is switched on at once."""
+    stage = StageConfig(
+        name="vae",
+        steps=40_000,
+        loss_weights={"l1": 1.0, "kl": 1e-6, "gan": 0.08},
+        loss_ramps={"kl": (5_000, 30_000, 1e-9), "gan": (20_000, 20_000, 0.0)},
+    )
+    kl = {step: stage.weights_at(step)["kl"] for step in (0, 5_000, 17_500, 30_000, 39_999)}
+    assert (kl[0], kl[5_000], kl[30_000], kl[39_999]) == (1e-9, 1e-9, 1e-6, 1e-6)
+    assert kl[17_500] == pytest.approx((1e-9 + 1e-6) / 2)
+    assert [stage.weights_at(step)["gan"] for step in (19_999, 20_000)] == [0.0, 0.08]
+    assert {stage.weights_at(step)["l1"] for step in (0, 20_000, 39_999)} == {1.0}
+    assert StageConfig.from_dict(stage.to_dict()) == stage
+    assert changed(tiny_config, "depth.loss_ramps.depth=[1, 3, 0.5]").stages[0].weights_at(2)["depth"] == 1.25
+    with pytest.raises(ValueError, match="has a ramp for 'gna'"):
+        stage.replace(loss_ramps={"gna": (0, 1, 0.0)})
+    with pytest.raises(ValueError, match="ends at step 2 before it begins"):
+        stage.replace(loss_ramps={"kl": (3, 2, 0.0)})
+    with pytest.raises(ValueError, match="all terms have weight 0 at step 0"):
+        StageConfig(name="x", steps=9, loss_weights={"a": 1.0}, loss_ramps={"a": (0, 5, 0.0)})
+
+
 def test_wrong_runs_are_refused(tiny_config):
     stage = tiny_config.stages[0]
     with pytest.raises(ValueError, match="different names, found: depth, depth"):

@@ -237,6 +237,31 @@ def test_wrong_runs_are_refused(tiny_config, tmp_path, whole):
         train(tiny_config, tmp_path / "c", stage="colour", progress=False)
 
 
+def test_ramped_weights_are_exact_and_resume_exactly(tiny_config, tmp_path, monkeypatch):
+    """The log has the weight of every step; a stop in the middle of the ramp changes nothing."""
+    stage = tiny_config.stages[0].replace(
+        loss_weights={"depth": 2.0, "absolute": 1.0},
+        loss_ramps={"depth": (1, 5, 1.0), "absolute": (4, 4, 0.0)},
+        log_every=1,
+    )
+    config = tiny_config.replace(stages=(stage,))
+    train(config, tmp_path / "whole", progress=False)
+    logged = [row for row in rows(tmp_path / "whole") if "loss" in row]
+    assert [row["weight/depth"] for row in logged] == [1.0, 1.0, 1.25, 1.5, 1.75, 2.0, 2.0]
+    assert [row["weight/absolute"] for row in logged] == [0.0] * 4 + [1.0] * 3
+    for row in logged:
+        total = row["weight/depth"] * row["loss/depth"] + row["weight/absolute"] * row["loss/absolute"]
+        assert row["loss"] == pytest.approx(total, rel=1e-6)
+    stop_after(monkeypatch, 6)
+    assert train(config, tmp_path / "stopped", progress=False).reason == "interrupted"
+    monkeypatch.undo()
+    train(config, tmp_path / "stopped", progress=False)
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    missing = stage.replace(loss_weights={"depth": 2.0, "later": 1.0}, loss_ramps={"later": (5, 6, 0.0)})
+    with pytest.raises(ValueError, match="names 'later', which the system does not give"):
+        train(tiny_config.replace(stages=(missing,)), tmp_path / "late", progress=False)
+
+
 def test_a_bank_that_grew_is_said(tiny_config, tmp_path, capsys):
     train(tiny_config.replace(data=tiny_config.data.replace(max_clips=8)), tmp_path, stage="depth", progress=False)
     longer = tiny_config.replace(stages=(tiny_config.stages[0].replace(steps=8), tiny_config.stages[1]))

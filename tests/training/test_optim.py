@@ -67,6 +67,33 @@ def test_groups_by_longest_prefix_and_by_shape():
         parameter_groups(named, stage(lr_multipliers={"decoder": 1.0}))
 
 
+def test_betas_by_prefix_are_those_that_adamw_uses():
+    """A step with gradients g1 then g2: with beta1 = 0 the direction is the last gradient's alone."""
+    named = dict(network().named_parameters())
+    config = stage(betas_by_prefix={"encoder": (0.5, 0.9), "encoder_head": (0.0, 0.999)}, betas=(0.8, 0.99))
+    optimizer = build_optimizer(named, config)
+    found = {
+        name: group["betas"]
+        for group in optimizer.param_groups
+        for name, parameter in named.items()
+        if any(parameter is one for one in group["params"])
+    }
+    assert found["encoder.weight"] == found["encoder.bias"] == (0.5, 0.9)
+    assert found["encoder_head.weight"] == (0.0, 0.999)
+    assert found["other.bias"] == (0.8, 0.99)
+    for value in (3.0, -2.0):
+        for parameter in named.values():
+            parameter.grad = torch.full_like(parameter, value)
+        optimizer.step()
+    momentum = {name: float(optimizer.state[p]["exp_avg"].flatten()[0]) for name, p in named.items()}
+    assert momentum["encoder_head.weight"] == pytest.approx(-2.0)
+    assert momentum["encoder.weight"] == pytest.approx(0.5 * 0.5 * 3 - 0.5 * 2)
+    assert momentum["other.weight"] == pytest.approx(0.8 * 0.2 * 3 - 0.2 * 2)
+    assert StageConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="betas_by_prefix: no parameter trained in stage 's' starts with 'critic'"):
+        parameter_groups(named, stage(betas_by_prefix={"critic": (0.0, 0.999)}))
+
+
 def test_optimizer_state_goes_there_and_back():
     """Also with a parameter that never had a gradient."""
 

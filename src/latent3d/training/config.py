@@ -54,7 +54,11 @@ class StageConfig(Config):
             (needs autocast bf16; they are rounded for good).
         loss_weights: weight per term; terms without one are only logged.
         sampling: which frames of a clip.
+        loss_ramps: by term, (begin, end, initial): its weight is ``initial`` up to step ``begin``, runs linearly to the
+            one in ``loss_weights`` and stays there from step ``end`` on; equal steps switch it at once. A term is left
+            out while its weight is 0.
         lr_multipliers: factor of the learning rate by prefix of the parameter name; the longest prefix counts.
+        betas_by_prefix: AdamW's betas in place of ``betas``, by prefix in the same way.
         start: what the stage's own parameters start from where an earlier stage trained them: its averaged (``ema``) or
             last (``raw``) weights. Frozen parameters are always the averaged ones.
         save_every, sheet_every, log_every, validate_every: intervals in steps; 0 is never (the end of a stage is
@@ -78,7 +82,9 @@ class StageConfig(Config):
     autocast: Literal["bf16", "off"] = "off"
     loss_weights: dict[str, float] = field(default_factory=dict)
     sampling: ViewSampling = field(default_factory=ViewSampling)
+    loss_ramps: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     lr_multipliers: dict[str, float] = field(default_factory=dict)
+    betas_by_prefix: dict[str, tuple[float, float]] = field(default_factory=dict)
     start: Literal["ema", "raw"] = "ema"
     save_every: int = 1000
     save_minutes: float = 20.0
@@ -99,6 +105,26 @@ class StageConfig(Config):
             raise ValueError(f"stage '{self.name}': frozen_dtype is 'fp32', or 'bf16' together with autocast 'bf16'")
         if not any(self.loss_weights.values()):
             raise ValueError(f"stage '{self.name}' has no loss_weights; name at least one term and its weight")
+        self._check_ramps()
+
+    def _check_ramps(self) -> None:
+        for term, (begin, end, _) in self.loss_ramps.items():
+            if term not in self.loss_weights:
+                raise ValueError(f"stage '{self.name}' has a ramp for '{term}', but loss_weights does not name it")
+            if not 0 <= begin <= end:
+                raise ValueError(f"stage '{self.name}': the ramp of '{term}' ends at step {end} before it begins")
+        for step in (0, *(step for begin, end, _ in self.loss_ramps.values() for step in (begin, end))):
+            if step < self.steps and not any(self.weights_at(step).values()):
+                raise ValueError(f"stage '{self.name}': all terms have weight 0 at step {step}; ramp one of them later")
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        """Weight of each term at an optimiser step counted from 0: `loss_weights`, along `loss_ramps`."""
+        weights = dict(self.loss_weights)
+        for term, (begin, end, initial) in self.loss_ramps.items():
+            if step < end:
+                share = max(0, step - begin) / max(1, end - begin)
+                weights[term] = initial + share * (weights[term] - initial)
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)

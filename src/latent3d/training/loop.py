@@ -185,7 +185,8 @@ class StageLoop:
         self._check_finite(values)
         self.optimizer.step()
         self.ema.update(self.step)
-        return {**values, "learning_rate": rate}
+        weights = stage.weights_at(self.step)
+        return {**values, "learning_rate": rate, **{f"weight/{name}": weights[name] for name in stage.loss_ramps}}
 
     def _terms(
         self, batch: Views, key: tuple[int, ...], compute: Callable[[Views, str, torch.Generator], dict[str, Tensor]]
@@ -199,8 +200,9 @@ class StageLoop:
             return compute(batch.to(device), self.stage.name, generator)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        weights = {name: weight for name, weight in self.stage.loss_weights.items() if weight}
-        if missing := [name for name in weights if name not in terms]:
+        weights = {name: weight for name, weight in self.stage.weights_at(self.step).items() if weight}
+        needed = {name for name, weight in self.stage.loss_weights.items() if weight} | self.stage.loss_ramps.keys()
+        if missing := sorted(needed - terms.keys()):
             raise ValueError(
                 f"loss_weights of stage '{self.stage.name}' names '{missing[0]}', which the system does not give; "
                 f"its terms: {', '.join(terms)}"
@@ -211,7 +213,7 @@ class StageLoop:
         return total
 
     def _check_finite(self, values: dict[str, float]) -> None:
-        weighted = [f"loss/{name}" for name, weight in self.stage.loss_weights.items() if weight]
+        weighted = [f"loss/{name}" for name, weight in self.stage.weights_at(self.step).items() if weight]
         watched = [*weighted, "loss", "gradient_norm"]
         bad = [name for name in watched if not math.isfinite(values[name])]
         if not bad:

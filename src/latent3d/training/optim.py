@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from latent3d.training.config import StageConfig
 from latent3d.training.distributed import local, share_of
+
+T = TypeVar("T")
 
 
 def learning_rate_factor(step: int, stage: StageConfig) -> float:
@@ -30,23 +32,34 @@ def learning_rate_factor(step: int, stage: StageConfig) -> float:
 
 
 def parameter_groups(named: Mapping[str, nn.Parameter], stage: StageConfig) -> list[dict[str, Any]]:
-    """Groups for AdamW by learning-rate multiplier and decay; vectors and scalars (biases, norms) do not decay.
+    """Groups for AdamW by learning-rate multiplier, betas and decay; vectors and scalars (biases, norms) do not decay.
 
     Raises:
-        ValueError: a prefix in ``lr_multipliers`` fits no parameter.
+        ValueError: a prefix in ``lr_multipliers`` or ``betas_by_prefix`` fits no parameter.
     """
-    prefixes = sorted(stage.lr_multipliers, key=len, reverse=True)
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in named):
-            raise ValueError(f"lr_multipliers: no parameter trained in stage '{stage.name}' starts with '{prefix}'")
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for field in ("lr_multipliers", "betas_by_prefix"):
+        for prefix in getattr(stage, field):
+            if not any(name.startswith(prefix) for name in named):
+                raise ValueError(f"{field}: no parameter trained in stage '{stage.name}' starts with '{prefix}'")
+    groups: dict[tuple[float, tuple[float, float], bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        multiplier = next((stage.lr_multipliers[p] for p in prefixes if name.startswith(p)), 1.0)
-        groups.setdefault((multiplier, parameter.ndim > 1), []).append(parameter)
+        multiplier = _by_prefix(name, stage.lr_multipliers, 1.0)
+        betas = _by_prefix(name, stage.betas_by_prefix, stage.betas)
+        groups.setdefault((multiplier, betas, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": parameters, "multiplier": multiplier, "weight_decay": stage.weight_decay if decays else 0.0}
-        for (multiplier, decays), parameters in groups.items()
+        {
+            "params": parameters,
+            "multiplier": multiplier,
+            "betas": betas,
+            "weight_decay": stage.weight_decay if decays else 0.0,
+        }
+        for (multiplier, betas, decays), parameters in groups.items()
     ]
+
+
+def _by_prefix(name: str, values: Mapping[str, T], default: T) -> T:
+    """The value of the longest prefix that ``name`` starts with."""
+    return values[max(found, key=len)] if (found := [p for p in values if name.startswith(p)]) else default
 
 
 def build_optimizer(named: Mapping[str, nn.Parameter], stage: StageConfig) -> torch.optim.AdamW:

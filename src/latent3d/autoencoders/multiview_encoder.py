@@ -1,8 +1,8 @@
 """Multi-view encoder of LN3Diff++: posed pictures of an object to the moments of a KL tri-plane latent.
 
 A convolutional encoder in latent diffusion's manner looks at every view on its own (with Plücker coordinates and depth
-where configured); one attention in the middle lets the tokens of all views see each other (as in MVDream); the mean over
-the views gives the moments. LN3Diff++ (arXiv 2403.12019), section 3.1 and appendix A.
+where configured); a transformer in the middle lets the pixels of all views see each other (as in MVDream); the mean
+over the views gives the moments. LN3Diff++ (arXiv 2403.12019), section 3.1 and appendix A.
 
 Letters: b = objects, v = views, c = latent channels per plane, h/w = latent rows and columns, H/W = image rows and
 columns.
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from latent3d.config import Config
 from latent3d.geometry.rays import plucker_map
-from latent3d.nn.attention import SelfAttention
-from latent3d.nn.layers import ResBlock2d, group_count
+from latent3d.nn.attention import GatedFeedForward, SelfAttention
+from latent3d.nn.layers import ResBlock2d, group_count, zero_init
 from latent3d.representations.views import Views
 
 LOG_VARIANCE_LIMIT = 20.0
@@ -37,8 +37,8 @@ class MultiViewEncoderConfig(Config):
         patch_size: pixels are folded into channels by this factor before the first convolution; 1 in the paper.
         width, multipliers: channels per level from fine to coarse; each level but the last halves the size.
         blocks: residual blocks per level.
-        attention: of the middle over the tokens of ``all`` views together, of ``each`` view alone, or ``none``.
-        heads: of that attention.
+        attention: of the middle over the pixels of ``all`` views together, of ``each`` view alone, or ``none``.
+        heads, head_channels: of that attention.
     """
 
     latent_channels: int = 4
@@ -50,6 +50,7 @@ class MultiViewEncoderConfig(Config):
     blocks: int = 1
     attention: str = "all"
     heads: int = 8
+    head_channels: int = 64
 
     def __post_init__(self) -> None:
         if self.attention not in ("all", "each", "none"):
@@ -107,7 +108,9 @@ class MultiViewEncoder(nn.Module):
                 level.append(Halving(width))
             self.levels.append(level)
         self.middle_in = ResBlock2d(previous)
-        self.attention = ViewAttention(previous, config.heads) if config.attention != "none" else None
+        self.transformer = None
+        if config.attention != "none":
+            self.transformer = ViewTransformer(previous, config.heads, config.head_channels)
         self.middle_out = ResBlock2d(previous)
         self.norm_out = nn.GroupNorm(group_count(previous), previous)
         moments = 2 * 3 * config.latent_channels
@@ -129,8 +132,8 @@ class MultiViewEncoder(nn.Module):
         for level in self.levels:
             x = level(x)
         x = self.middle_in(x)
-        if self.attention is not None:
-            x = self.attention(x, v if self.config.attention == "all" else 1)
+        if self.transformer is not None:
+            x = self.transformer(x, v if self.config.attention == "all" else 1)
         x = self.conv_out(F.silu(self.norm_out(self.middle_out(x))))
         moments = self.quantise(x.unflatten(0, (b, v)).mean(1)).float()
         mean, log_variance = rearrange(moments, "b (p m c) h w -> m b p c h w", p=3, m=2).unbind(0)
@@ -166,17 +169,27 @@ class Halving(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class ViewAttention(nn.Module):
-    """Residual self-attention over the pixels of several feature maps together."""
+class ViewTransformer(nn.Module):
+    """A transformer block over the pixels of several feature maps together: two self-attentions and a gated network.
 
-    def __init__(self, channels: int, heads: int) -> None:
+    As MVDream's block without a text (the second attention then attends to the pixels as well), at a width of its own.
+    """
+
+    def __init__(self, channels: int, heads: int, head_channels: int) -> None:
         super().__init__()
+        width = heads * head_channels
         self.norm = nn.GroupNorm(group_count(channels), channels)
-        self.attention = SelfAttention(channels, heads)
+        self.enter = nn.Linear(channels, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.attentions = nn.ModuleList(SelfAttention(width, heads) for _ in range(2))
+        self.mlp = GatedFeedForward(width, 4 * width)
+        self.leave = zero_init(nn.Linear(width, channels))
 
     def forward(self, x: Float[Tensor, "n c h w"], together: int) -> Float[Tensor, "n c h w"]:
         """Feature maps; each run of ``together`` of them forms one sequence."""
         height = x.shape[-2]
-        tokens = rearrange(self.norm(x), "(b v) c h w -> b (v h w) c", v=together)
-        mixed = self.attention(tokens)
-        return x + rearrange(mixed, "b (v h w) c -> (b v) c h w", v=together, h=height)
+        tokens = self.enter(rearrange(self.norm(x), "(b v) c h w -> b (v h w) c", v=together))
+        for norm, attention in zip(self.norms, self.attentions, strict=False):
+            tokens = tokens + attention(norm(tokens))
+        tokens = self.leave(tokens + self.mlp(self.norms[-1](tokens)))
+        return x + rearrange(tokens, "b (v h w) c -> (b v) c h w", v=together, h=height)

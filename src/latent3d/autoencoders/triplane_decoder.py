@@ -3,8 +3,8 @@
 The token stream begins as a learned positional code; the latent enters every block through AdaLN per token; attention
 alternates between the tokens of one plane and those of all three. LN3Diff++ (arXiv 2403.12019), section 3.2.
 
-Letters: b = objects, p = planes (3, or 1 where they are stacked in channels), c = latent channels, n = tokens per plane,
-d = width, h/w = latent rows and columns, f = feature channels of the result.
+Letters: b = objects, p = planes (3, or 1 where they are stacked in channels), c = latent channels, n = tokens per
+plane, d = width, h/w = latent rows and columns, f = feature channels of the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latent3d.autoencoders.multiview_encoder import ViewAttention
 from latent3d.config import Config
 from latent3d.nn.attention import AdaLN, FeedForward, SelfAttention, modulate
 from latent3d.nn.layers import ResBlock2d, group_count, sinusoidal_embedding
@@ -201,7 +200,8 @@ class PlaneUpsampler(nn.Module):
         widths = [config.width * m for m in reversed(config.multipliers)]
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.middle_in = ResBlock2d(widths[0])
-        self.attention = ViewAttention(widths[0], config.heads) if config.heads else None
+        self.norm = nn.GroupNorm(group_count(widths[0]), widths[0]) if config.heads else None
+        self.attention = SelfAttention(widths[0], config.heads) if config.heads else None
         self.middle_out = ResBlock2d(widths[0])
         self.levels = nn.ModuleList()
         previous = widths[0]
@@ -219,8 +219,9 @@ class PlaneUpsampler(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d h w"]) -> Float[Tensor, "n f H W"]:
         x = self.middle_in(self.conv_in(x))
-        if self.attention is not None:
-            x = self.attention(x, 1)
+        if self.attention is not None and self.norm is not None:
+            tokens = rearrange(self.norm(x), "n c h w -> n (h w) c")
+            x = x + rearrange(self.attention(tokens), "n (h w) c -> n c h w", h=x.shape[-2])
         x = self.middle_out(x)
         for level in self.levels:
             x = level(x)

@@ -119,7 +119,7 @@ def test_wrong_banks_are_refused(bank, tmp_path):
         BankStream(tmp_path, 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "bank.json").write_text((bank / "bank.json").read_text())
-    with pytest.raises(FileNotFoundError, match="no rendered clip"):
+    with pytest.raises(FileNotFoundError, match="no rendered item"):
         BankStream(tmp_path / "empty", 1)
     values = json.loads((bank / "bank.json").read_text()) | {"format": 99}
     (tmp_path / "empty" / "bank.json").write_text(json.dumps(values))

@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from latent3d.data.shards import Sampler, assemble, quiet_worker, worlds_sampler
+from latent3d.data.bank_files import quiet_worker
+from latent3d.data.shards import Sampler, assemble, worlds_sampler
 from latent3d.data.view_sampling import ViewSampling
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from latent3d.evaluation.features import score_name
-from latent3d.evaluation.records import BOOTSTRAP_DRAWS, COLUMNS, array, cell, interval
+from latent3d.evaluation.records import BOOTSTRAP_DRAWS, array, cell, interval, number, table_of
 
 COUNTS = ("indices", "count", "targets")
 """Entries of a record's scenes that say how many there are, not which."""
@@ -42,10 +41,11 @@ def check_comparable(first: dict[str, Any], second: dict[str, Any]) -> None:
             f"the features of the two results come from other extractors ({one['name']} and {two['name']}, or another "
             "file or resize rule); evaluate both with one --extractor"
         )
-    for key in ("resolution", "tsed", "depth", "perceptual"):
+    for key in ("resolution", "tsed", "depth", "perceptual", "clouds", "embedding"):
         if first.get(key) != second.get(key):
             raise ValueError(f"the two results differ in '{key}' and cannot be compared; evaluate both the same way")
-    if first["seen"]["tolerance"] != second["seen"]["tolerance"]:
+    one, two = (record.get("seen", {}).get("tolerance") for record in (first, second))
+    if one != two:
         raise ValueError(
             "the two results count other pixels as seen and cannot be compared; evaluate both the same way"
         )
@@ -87,9 +87,8 @@ def compare(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str
     if not methods:
         raise ValueError("the two results share no method; evaluate both with the same --steps")
     paired = same_scenes(first, second)
-    distance = score_name("FD", first["extractor"]["name"])
-    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or first.get("perceptual")}
-    heads = [head for head, _ in columns.values()] + [distance]
+    table = table_of(first)
+    heads = [head for head, _ in (*table.columns.values(), *table.distances.values())]
     lines = [
         f"### {names[1]} against {names[0]}: {first['protocol']['name']}",
         "",
@@ -99,13 +98,14 @@ def compare(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str
     for name in methods:
         one, two = (record["methods"][name] for record in (first, second))
         cells = []
-        for key, (_, digits) in columns.items():
+        for key, (_, digits) in table.columns.items():
             change = difference(array(one["per_scene"][key]), array(two["per_scene"][key]), paired)
             cells.append(_marked(change, digits))
-        both = [method["distances"] for method in (one, two)]
-        cells.append(" to ".join(f"{item[distance]:.4g}" for item in both) if all(both) else "-")
+        for key, (_, form) in table.distances.items():
+            both = [number(method["distances"], key, form) for method in (one, two)]
+            cells.append("-" if "-" in both else " to ".join(both))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", _caption(first, second, names, paired)]
+    lines += ["", _caption(first, second, names, paired, table.items)]
     return "\n".join(lines) + "\n"
 
 
@@ -115,19 +115,19 @@ def _marked(change: dict[str, Any], digits: int) -> str:
     return f"**{text}**" if sure else text
 
 
-def _caption(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str], paired: bool) -> str:
+def _caption(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str], paired: bool, items: str) -> str:
     counts = [record["scenes"]["count"] for record in (first, second)]
     families = [record["scenes"]["family"] for record in (first, second)]
     if paired:
-        how = f"paired over the {min(counts)} scenes that both hold ({families[0]})"
+        how = f"paired over the {min(counts)} {items} that both hold ({families[0]})"
     else:
-        how = f"unpaired, since the scenes differ ({counts[0]} of {families[0]}, {counts[1]} of {families[1]})"
+        how = f"unpaired, since the {items} differ ({counts[0]} of {families[0]}, {counts[1]} of {families[1]})"
     weights = [(record.get("weights") or {}) for record in (first, second)]
     made = "; ".join(
         f"{name}: weights {item.get('name', 'none')} {item.get('sha256', '')[:12]}".rstrip()
         for name, item in zip(names, weights, strict=True)
     )
     return (
-        f"Differences {names[1]} minus {names[0]}, {how}, with half the 95 % bootstrap interval over scenes; bold "
-        f"where that interval does not contain 0. {made}."
+        f"Differences {names[1]} minus {names[0]}, {how}, with half the 95 % bootstrap interval over {items}; "
+        f"bold where that interval does not contain 0. {made}."
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from latent3d.io.cards import machine, versions
 METRIC_VERSION = 2
 """Raised whenever a metric changes its value for the same input."""
 BOOTSTRAP_DRAWS = 2000
+INTERVAL = f"95 % percentile bootstrap over {{items}}, {BOOTSTRAP_DRAWS} draws"
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "psnr_seen": ("seen", 2),
@@ -53,6 +56,44 @@ def interval(values: np.ndarray, seed: int = 0) -> dict[str, float | int | None]
     return {"mean": float(values.mean()), "low": float(low), "high": float(high), "scenes": len(values)}
 
 
+@dataclass(frozen=True)
+class Table:
+    """How a record is printed.
+
+    Attributes:
+        columns: numbers of single items: heading and digits.
+        distances: numbers of whole sets: heading, and format of a number.
+        items: what a set consists of, in the plural.
+    """
+
+    columns: dict[str, tuple[str, int]]
+    distances: dict[str, tuple[str, str]]
+    items: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; part of a record (see `table_of`)."""
+        return asdict(self)
+
+
+def table_of(record: dict[str, Any]) -> Table:
+    """The table that a record brings along; of one without, the table of scenes."""
+    own = record.get("table")
+    if own is not None:
+        columns, distances = (
+            {key: tuple(value) for key, value in own[part].items()} for part in ("columns", "distances")
+        )
+        return Table(columns, distances, own["items"])
+    names = [score_name(kind, record["extractor"]["name"]) for kind in ("FD", "KD")]
+    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or record.get("perceptual")}
+    return Table(columns, {name: (name, ".4g") for name in names}, "scenes")
+
+
+def score_columns(rows: list[dict[str, Any]], keys: Iterable[str]) -> dict[str, Any]:
+    """``scores`` (means with intervals) and ``per_scene`` (the numbers themselves) of a method's items."""
+    columns = {key: [row.get(key) for row in rows] for key in keys}
+    return {"scores": {key: interval(array(values)) for key, values in columns.items()}, "per_scene": columns}
+
+
 def build_record(
     conditions: dict[str, Any], entries: list[dict[str, Any]], features: dict[str, Tensor]
 ) -> dict[str, Any]:
@@ -67,13 +108,10 @@ def build_record(
     methods: dict[str, dict[str, Any]] = {}
     for name in entries[0]["scores"]:
         rows = [entry["scores"][name] for entry in entries]
-        columns = {key: [item[key] for item in rows] for key in METRICS}
         curve = {t: interval(array([item["tsed_curve"][t] for item in rows]))["mean"] for t in rows[0]["tsed_curve"]}
-        methods[name] = {
-            "scores": {key: interval(array(values)) for key, values in columns.items()},
+        methods[name] = score_columns(rows, METRICS) | {
             "tsed_curve": curve,
-            "distances": None if name == TRUTH else _distances(features[TRUTH], features[name], extractor["name"]),
-            "per_scene": columns,
+            "distances": None if name == TRUTH else set_distances(features[TRUTH], features[name], extractor["name"]),
         }
     nearest = array(methods[NEAREST]["per_scene"]["psnr"])
     shares = array([entry.get("seen_share") for entry in entries])
@@ -85,7 +123,7 @@ def build_record(
         "depth": {"alignment": "none; abs_rel_median_aligned: median ratio", "views": "targets", "kind": "z-depth"},
         "scale": _scale([entry["factor"] for entry in entries], config["median_depth"]),
         "seen": {"tolerance": config["seen_tolerance"], "share": interval(shares)["mean"]},
-        "interval": f"95 % percentile bootstrap over scenes, {BOOTSTRAP_DRAWS} draws",
+        "interval": INTERVAL.format(items="scenes"),
         "versions": versions(),
         "machine": machine(),
         "gain_over_nearest_reference": {
@@ -98,7 +136,7 @@ def build_record(
     return plain(record)
 
 
-def _distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float] | None:
+def set_distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float] | None:
     """Distances of N fake to N real images by name; precision and recall with 3 neighbours. None for a single image."""
     if len(real) < 2:
         return None
@@ -153,44 +191,50 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 def markdown(record: dict[str, Any]) -> str:
     """A record as a Markdown table with a caption that states its conditions."""
-    scenes, tsed = record["scenes"], record["tsed"]
-    distance = score_name("FD", record["extractor"]["name"])
-    kernel = score_name("KD", record["extractor"]["name"])
-    perceptual = record.get("perceptual")
-    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or perceptual}
-    heads = [head for head, _ in columns.values()] + [distance, kernel]
+    table = table_of(record)
+    heads = [head for head, _ in (*table.columns.values(), *table.distances.values())]
     lines = [
-        f"### {record['protocol']['name']} on {scenes['family']}",
+        f"### {record['protocol']['name']} on {record['scenes']['family']}",
         "",
         "| method | " + " | ".join(heads) + " |",
         "|---|" + "---:|" * len(heads),
     ]
     for name, method in record["methods"].items():
-        cells = [cell(method["scores"].get(key), digits) for key, (_, digits) in columns.items()]
-        cells += [f"{method['distances'][key]:.4g}" if method["distances"] else "-" for key in (distance, kernel)]
+        cells = [cell(method["scores"].get(key), digits) for key, (_, digits) in table.columns.items()]
+        cells += [number(method["distances"], key, form) for key, (_, form) in table.distances.items()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    side = min(record["resolution"])
-    lines += [
-        "",
+    lines += ["", record["caption"] if "caption" in record else _scene_caption(record)]
+    gains = [f"- {name}: {_gain(gain)}" for name, gain in record.get("gain_over_nearest_reference", {}).items()]
+    if gains:
+        lines += ["", "PSNR over the nearest reference's picture, paired by scene:", "", *gains]
+    return "\n".join(lines) + "\n"
+
+
+def number(distances: dict[str, float] | None, key: str, form: str) -> str:
+    """A number of a set as it stands in a table."""
+    value = (distances or {}).get(key)
+    return "-" if value is None else format(value, form)
+
+
+def _scene_caption(record: dict[str, Any]) -> str:
+    scenes, tsed, side = record["scenes"], record["tsed"], min(record["resolution"])
+    text = (
         f"Means over {scenes['count']} scenes ({scenes['targets']} target views) with half the 95 % bootstrap interval "
         f"over scenes; images {record['resolution'][1]} x {record['resolution'][0]}. PSNR per image, then averaged; "
         "sharpness = gradient energy over ground truth on seen pixels; AbsRel without alignment; TSED at "
         f"{tsed['headline'] * side / 256:g} px (T_error = {tsed['headline']:g} at 256 px) with at least "
         f"{tsed['min_matches']} SIFT matches; extractor {record['extractor']['name']} "
-        f"({record['extractor']['sha256'][:12]}), N = {scenes['targets']}. `@n` = n denoising steps.",
-    ]
-    if perceptual:
-        lines[-1] += f" LPIPS is {perceptual['name']}, v0.1 heads."
+        f"({record['extractor']['sha256'][:12]}), N = {scenes['targets']}. `@n` = n denoising steps."
+    )
+    if perceptual := record.get("perceptual"):
+        text += f" LPIPS is {perceptual['name']}, v0.1 heads."
     scale = record.get("scale", {})
     if scale.get("median_depth") is not None:
-        lines[-1] += (
+        text += (
             f" Translations of {scale['scenes']} of {scenes['count']} scenes were scaled so that points matched "
             f"between their references lie at a median depth of {scale['median_depth']:g}."
         )
-    gains = [f"- {name}: {_gain(gain)}" for name, gain in record.get("gain_over_nearest_reference", {}).items()]
-    if gains:
-        lines += ["", "PSNR over the nearest reference's picture, paired by scene:", "", *gains]
-    return "\n".join(lines) + "\n"
+    return text
 
 
 def _gain(gain: dict[str, Any]) -> str:

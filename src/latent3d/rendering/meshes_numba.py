@@ -1,0 +1,333 @@
+"""Compiled loops of the mesh renderer: which triangle a ray meets first, and what it looks like there.
+
+A ray through the pixel position p = (x, y, 1) meets the plane of a triangle with corners a, b, c (camera coordinates
+times K) where p z = la a + lb b + lc c. With the edge functions ea = (b x c) . p, eb = (c x a) . p, ec = (a x b) . p
+and D = det(a, b, c): la = ea / (ea + eb + ec), and z = D / (ea + eb + ec) (homogeneous rasterisation, Olano and Greer
+1997). These are perspective-correct, need no division per corner, and hold for triangles that reach behind the camera,
+so nothing is clipped: a sample counts where all three have the sign of D and z is at least the near distance. Edge
+functions are linear in p, and those of one edge in two triangles are exact negatives of each other: no sample is lost
+between neighbours. For that reason covering is compiled without fast-math, in float64.
+
+Every function ending in ``_share`` is one share of the work (``share`` of ``shares``); shares take whole views.
+Letters: V views, N vertices, F faces, H, W samples (pixels times supersample).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numba
+import numpy as np
+
+FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+GREY = 0.75
+"""sRGB of a mesh without colours."""
+GREY_SHADE, VERTEX_COLORS, TEXTURE = range(3)
+"""Where the colour comes from."""
+
+
+def _jit(**options):
+    """`numba.njit` without the interpreter lock, kept on disk where a folder can be written (a warning elsewhere)."""
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        except RuntimeError as error:
+            warnings.warn(f"compiled mesh loops cannot be kept on disk: {error}", stacklevel=2)
+            return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+    return decorate
+
+
+@_jit()
+def _project(vertices, w2c, k, scale, out):
+    """K (R x + t) with pixels made ``scale`` times smaller: (N, 3), the last column being z-depth."""
+    for n in range(vertices.shape[0]):
+        x, y, z = vertices[n, 0], vertices[n, 1], vertices[n, 2]
+        depth = w2c[2, 0] * x + w2c[2, 1] * y + w2c[2, 2] * z + w2c[2, 3]
+        right = w2c[0, 0] * x + w2c[0, 1] * y + w2c[0, 2] * z + w2c[0, 3]
+        down = w2c[1, 0] * x + w2c[1, 1] * y + w2c[1, 2] * z + w2c[1, 3]
+        out[n, 0] = scale * (k[0, 0] * right + k[0, 1] * down + k[0, 2] * depth)
+        out[n, 1] = scale * (k[1, 0] * right + k[1, 1] * down + k[1, 2] * depth)
+        out[n, 2] = depth
+
+
+@_jit()
+def _window(corners, near, width, height):
+    """Samples that the part of a triangle beyond the near distance can cover: x0, x1, y0, y1, past-last exclusive."""
+    low_x, high_x, low_y, high_y = np.inf, -np.inf, np.inf, -np.inf
+    for i in range(3):
+        j = (i + 1) % 3
+        zi, zj = corners[i, 2], corners[j, 2]
+        if zi >= near:
+            x, y = corners[i, 0] / zi, corners[i, 1] / zi
+            low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
+        if (zi >= near) != (zj >= near):
+            t = (near - zi) / (zj - zi)
+            x = (corners[i, 0] + t * (corners[j, 0] - corners[i, 0])) / near
+            y = (corners[i, 1] + t * (corners[j, 1] - corners[i, 1])) / near
+            low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
+    # Centres are at i + 0.5; a hundredth of a pixel of slack keeps those on an edge, whatever the rounding.
+    x0 = int(max(0.0, min(float(width), math.ceil(low_x - 0.51))))
+    x1 = int(max(0.0, min(float(width), math.floor(high_x - 0.49) + 1)))
+    y0 = int(max(0.0, min(float(height), math.ceil(low_y - 0.51))))
+    y1 = int(max(0.0, min(float(height), math.floor(high_y - 0.49) + 1)))
+    return x0, x1, y0, y1
+
+
+@_jit()
+def _edges(corners, edges):
+    """Edge functions (3, 3), rows for the corners and columns for (x, y, 1), and D; signed so that D >= 0."""
+    for i in range(3):
+        j, m = (i + 1) % 3, (i + 2) % 3
+        edges[i, 0] = corners[j, 1] * corners[m, 2] - corners[j, 2] * corners[m, 1]
+        edges[i, 1] = corners[j, 2] * corners[m, 0] - corners[j, 0] * corners[m, 2]
+        edges[i, 2] = corners[j, 0] * corners[m, 1] - corners[j, 1] * corners[m, 0]
+    volume = corners[0, 0] * edges[0, 0] + corners[0, 1] * edges[0, 1] + corners[0, 2] * edges[0, 2]
+    if volume < 0:
+        edges *= -1.0
+    return abs(volume)
+
+
+@_jit()
+def _cover(projected, faces, near, depth, index, edges, volumes):
+    """Fill depth (inf where nothing is) and index (-1) of one view, (H, W), and the edge functions of its faces."""
+    height, width = depth.shape
+    depth[:] = np.inf
+    index[:] = -1
+    corners = np.empty((3, 3))
+    for face in range(faces.shape[0]):
+        for i in range(3):
+            for axis in range(3):
+                corners[i, axis] = projected[faces[face, i], axis]
+        if max(corners[0, 2], corners[1, 2], corners[2, 2]) < near:
+            continue
+        x0, x1, y0, y1 = _window(corners, near, width, height)
+        if x0 >= x1 or y0 >= y1:
+            continue
+        volume = _edges(corners, edges[face])
+        volumes[face] = volume
+        if not volume > 0:
+            continue
+        ax, bx, cx = edges[face, 0, 0], edges[face, 1, 0], edges[face, 2, 0]
+        for y in range(y0, y1):
+            py = y + 0.5
+            a = edges[face, 0, 1] * py + edges[face, 0, 2]
+            b = edges[face, 1, 1] * py + edges[face, 1, 2]
+            c = edges[face, 2, 1] * py + edges[face, 2, 2]
+            for x in range(x0, x1):
+                px = x + 0.5
+                ea, eb, ec = ax * px + a, bx * px + b, cx * px + c
+                if ea >= 0 and eb >= 0 and ec >= 0:
+                    total = ea + eb + ec
+                    z = volume / total if total > 0 else np.inf
+                    if near <= z < depth[y, x]:
+                        depth[y, x] = z
+                        index[y, x] = face
+
+
+@_jit()
+def _barycentric(edges, px, py, out):
+    """Perspective-correct weights of the three corners at a position in samples."""
+    total = 0.0
+    for i in range(3):
+        out[i] = edges[i, 0] * px + edges[i, 1] * py + edges[i, 2]
+        total += out[i]
+    for i in range(3):
+        out[i] /= total
+    return total
+
+
+@_jit()
+def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices, barycentric, depths):
+    """Faces (V, H, W), barycentric (V, H, W, 3) and depths (V, H, W) of every ``shares``-th view."""
+    height, width = indices.shape[1:]
+    projected = np.empty((vertices.shape[0], 3))
+    edges, volumes = np.empty((faces.shape[0], 3, 3)), np.empty(faces.shape[0])
+    depth, weights = np.empty((height, width)), np.empty(3)
+    for view in range(share, indices.shape[0], shares):
+        _project(vertices, w2c[view], k[view], scale, projected)
+        _cover(projected, faces, near, depth, indices[view], edges, volumes)
+        for y in range(height):
+            for x in range(width):
+                face = indices[view, y, x]
+                weights[:] = 0
+                if face >= 0:
+                    _barycentric(edges[face], x + 0.5, y + 0.5, weights)
+                for i in range(3):
+                    barycentric[view, y, x, i] = weights[i]
+                depths[view, y, x] = depth[y, x] if face >= 0 else 0.0
+
+
+@_jit(fastmath=FAST)
+def _bilinear(pyramid, start, height, width, u, v, repeat, weight, out):
+    """Add ``weight`` times the texture at (u, v) to ``out``; texel centres lie at (i + 0.5) / size."""
+    x, y = u * width - 0.5, v * height - 0.5
+    left, top = math.floor(x), math.floor(y)
+    fx, fy = x - left, y - top
+    for dy in range(2):
+        for dx in range(2):
+            column, row = int(left) + dx, int(top) + dy
+            if repeat:
+                column, row = column % width, row % height
+            else:
+                column, row = min(max(column, 0), width - 1), min(max(row, 0), height - 1)
+            share = weight * (fx if dx else 1 - fx) * (fy if dy else 1 - fy)
+            texel = start + row * width + column
+            for c in range(3):
+                out[c] += share * pyramid[texel, c]
+
+
+@_jit(fastmath=FAST)
+def _textured(pyramid, levels, repeat, detail, uv, weights, out):
+    """Texture at a point of a face: bilinear between texels, linear between the two nearest levels of detail."""
+    u = weights[0] * uv[0, 0] + weights[1] * uv[1, 0] + weights[2] * uv[2, 0]
+    v = weights[0] * uv[0, 1] + weights[1] * uv[1, 1] + weights[2] * uv[2, 1]
+    if repeat:
+        u, v = u - math.floor(u), v - math.floor(v)
+    out[:] = 0
+    level = min(max(detail, 0.0), levels.shape[0] - 1.0)
+    low = int(level)
+    blend = level - low
+    _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat, 1 - blend, out)
+    if blend > 0:
+        low += 1
+        _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat, blend, out)
+
+
+@_jit(fastmath=FAST)
+def _details(projected, faces, uvs, near, texels, out):
+    """Level of detail of each face: log2 of texels per sample, from the ratio of its areas in texture and view."""
+    for face in range(faces.shape[0]):
+        a, b, c = projected[faces[face, 0]], projected[faces[face, 1]], projected[faces[face, 2]]
+        out[face] = 0
+        if min(a[2], b[2], c[2]) < near:
+            continue
+        ax, ay = a[0] / a[2], a[1] / a[2]
+        bx, by, cx, cy = b[0] / b[2] - ax, b[1] / b[2] - ay, c[0] / c[2] - ax, c[1] / c[2] - ay
+        seen = abs(bx * cy - by * cx)
+        bu, bv = uvs[face, 1, 0] - uvs[face, 0, 0], uvs[face, 1, 1] - uvs[face, 0, 1]
+        cu, cv = uvs[face, 2, 0] - uvs[face, 0, 0], uvs[face, 2, 1] - uvs[face, 0, 1]
+        stored = abs(bu * cv - bv * cu) * texels
+        if stored > seen > 0:
+            out[face] = 0.5 * math.log2(stored / seen)
+
+
+@_jit(fastmath=FAST)
+def _normal(corners, smooth, weights, eye, out):
+    """Unit normal at a point of a face, towards the camera at ``eye``: interpolated from ``smooth`` (3, 3) if given.
+
+    Towards the camera is decided by the plane of the face, so that it does not depend on the order of the corners.
+    """
+    ux, uy, uz = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1], corners[1, 2] - corners[0, 2]
+    vx, vy, vz = corners[2, 0] - corners[0, 0], corners[2, 1] - corners[0, 1], corners[2, 2] - corners[0, 2]
+    gx, gy, gz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    facing = gx * (eye[0] - corners[0, 0]) + gy * (eye[1] - corners[0, 1]) + gz * (eye[2] - corners[0, 2])
+    sign = 1.0 if facing >= 0 else -1.0
+    x, y, z = gx, gy, gz
+    if smooth.shape[0] > 0:
+        nx = weights[0] * smooth[0, 0] + weights[1] * smooth[1, 0] + weights[2] * smooth[2, 0]
+        ny = weights[0] * smooth[0, 1] + weights[1] * smooth[1, 1] + weights[2] * smooth[2, 1]
+        nz = weights[0] * smooth[0, 2] + weights[1] * smooth[1, 2] + weights[2] * smooth[2, 2]
+        if nx * nx + ny * ny + nz * nz > 1e-12:
+            sign = sign if nx * gx + ny * gy + nz * gz >= 0 else -sign
+            x, y, z = nx, ny, nz
+    scale = sign / math.sqrt(x * x + y * y + z * z)
+    out[0], out[1], out[2] = x * scale, y * scale, z * scale
+
+
+@_jit(fastmath=FAST)
+def _brightness(light, corners, weights, normal, eye):
+    """Factor on sRGB values: (ambient + sky (1 + nz) / 2 + head max(n . v, 0)) to the power 1 / 2.2."""
+    facing, square = 0.0, 0.0
+    for axis in range(3):
+        point = weights[0] * corners[0, axis] + weights[1] * corners[1, axis] + weights[2] * corners[2, axis]
+        towards = eye[axis] - point
+        facing += normal[axis] * towards
+        square += towards * towards
+    facing = max(0.0, facing) / math.sqrt(square)
+    return (light[0] + light[1] * 0.5 * (1 + normal[2]) + light[2] * facing) ** (1 / 2.2)
+
+
+@_jit()
+def _normal_at(vertices, faces, smooth, edges, face, px, py, eye, corners, weights, out):
+    """Corners, weights and normal of the point of a face at a position in samples."""
+    _barycentric(edges[face], px, py, weights)
+    for i in range(3):
+        for axis in range(3):
+            corners[i, axis] = vertices[faces[face, i], axis]
+    _normal(corners, smooth[face] if smooth.shape[0] > 0 else smooth[:0, 0], weights, eye, out)
+
+
+@_jit()
+def render_share(
+    share, shares, vertices, faces, colors, uvs, smooth, pyramid, levels, source, repeat, w2c, k, supersample, light,
+    near, images, alphas, depths, normals,
+):  # fmt: skip
+    """Images (V, 3, H, W) over white, alphas, depths (V, H, W) and normals (V, 3, H, W) of every ``shares``-th view.
+
+    Depths and normals are those at the centre of the pixel, else of its nearest sample; they are zero before the call.
+    """
+    height, width = alphas.shape[1:]
+    projected, total = np.empty((vertices.shape[0], 3)), faces.shape[0]
+    edges, volumes, details = np.empty((total, 3, 3)), np.empty(total), np.zeros(total)
+    depth = np.empty((height * supersample, width * supersample))
+    index = np.empty(depth.shape, np.int64)
+    depth_centre, index_centre = np.empty((height, width)), np.empty((height, width), np.int64)
+    weights, color, normal, eye = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    corners, pixel, samples = np.empty((3, 3)), np.empty(3), supersample * supersample
+    for view in range(share, alphas.shape[0], shares):
+        for axis in range(3):
+            eye[axis] = 0.0
+            for i in range(3):
+                eye[axis] -= w2c[view, i, axis] * w2c[view, i, 3]
+        _project(vertices, w2c[view], k[view], 1.0, projected)
+        _cover(projected, faces, near, depth_centre, index_centre, edges, volumes)
+        for y in range(height):
+            for x in range(width):
+                face = index_centre[y, x]
+                if face >= 0:
+                    _normal_at(vertices, faces, smooth, edges, face, x + 0.5, y + 0.5, eye, corners, weights, normal)
+                    depths[view, y, x] = depth_centre[y, x]
+                    for axis in range(3):
+                        normals[view, axis, y, x] = normal[axis]
+        _project(vertices, w2c[view], k[view], float(supersample), projected)
+        _cover(projected, faces, near, depth, index, edges, volumes)
+        if source == TEXTURE:
+            _details(projected, faces, uvs, near, levels[0, 1] * levels[0, 2], details)
+        for y in range(height):
+            for x in range(width):
+                pixel[:] = 0
+                covered, nearest = 0, np.inf
+                for s in range(samples):
+                    sy, sx = y * supersample + s // supersample, x * supersample + s % supersample
+                    face = index[sy, sx]
+                    if face < 0:
+                        continue
+                    covered += 1
+                    _normal_at(vertices, faces, smooth, edges, face, sx + 0.5, sy + 0.5, eye, corners, weights, normal)
+                    if source == TEXTURE:
+                        _textured(pyramid, levels, repeat, details[face], uvs[face], weights, color)
+                    else:
+                        for c in range(3):
+                            color[c] = GREY
+                            if source == VERTEX_COLORS:
+                                color[c] = 0.0
+                                for i in range(3):
+                                    color[c] += weights[i] * colors[faces[face, i], c]
+                    lit = _brightness(light, corners, weights, normal, eye) if light.shape[0] > 0 else 1.0
+                    for c in range(3):
+                        pixel[c] += min(max(color[c] * lit, 0.0), 1.0)
+                    if index_centre[y, x] < 0 and depth[sy, sx] < nearest:
+                        nearest = depth[sy, sx]
+                        depths[view, y, x] = nearest
+                        for axis in range(3):
+                            normals[view, axis, y, x] = normal[axis]
+                # A centre can be covered where no sample is: a sliver, which is then not in the picture either.
+                if covered == 0:
+                    depths[view, y, x] = 0
+                    normals[view, :, y, x] = 0
+                alphas[view, y, x] = covered / samples
+                for c in range(3):
+                    images[view, c, y, x] = (pixel[c] + (samples - covered)) / samples

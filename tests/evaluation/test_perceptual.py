@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from latent3d.evaluation.perceptual import TRUNKS, lpips
+from latent3d.evaluation.perceptual import lpips
+from latent3d.nn.lpips import TRUNKS, prepared
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_known_answers_of_a_trunk(files):
     assert 0 < near < far
     # By hand, the first tap alone.
     first = distance.trunk[:2]
-    x, y = (first(distance._prepared(part)) for part in (images[:1], images[1:]))
+    x, y = (first(prepared(part)) for part in (images[:1], images[1:]))
     cosine = torch.nn.functional.cosine_similarity(x, y, dim=1)
     alone = type(distance)("", ("", ""), first, (1,), distance.heads[:1])
     torch.testing.assert_close(alone(images[:1], images[1:]), (2 - 2 * cosine).mean((1, 2)), atol=1e-4, rtol=1e-4)

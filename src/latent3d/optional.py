@@ -29,6 +29,8 @@ OPTIONAL = {
     for package in (
         OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),
         OptionalPackage("pycolmap", "finding the cameras of photos without poses", "pip install 'latent3d[poses]'"),
+        OptionalPackage("xatlas", "unwrapping meshes into few charts for textures", "pip install 'latent3d[mesh]'"),
+        OptionalPackage("fast_simplification", "meshes with fewer faces", "pip install 'latent3d[mesh]'"),
     )
 }
 

@@ -68,7 +68,7 @@ def fast_path_lines(advice: list[str]) -> list[tuple[str, str]]:
     lines.append(("GPU splats", f"PyTorch tiles: {gpu}"))
     for package in OPTIONAL.values():
         found = version(package.module) if is_installed(package.module) else None
-        if not found:
+        if not found and package.install not in advice:
             advice.append(package.install)
         lines.append((package.module, f"{package.purpose}: {found or 'not installed'}"))
     return lines

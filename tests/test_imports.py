@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "systems": SYSTEMS,
     "worlds": RECORDS | {"rendering"},
     "io": RECORDS,
-    "data": RECORDS | {"worlds", "io"},
+    "data": RECORDS | {"worlds", "io", "rendering"},
     "training": SYSTEMS | {"data", "worlds", "weights", "io", "presets", "evaluation"},
     "evaluation": SYSTEMS | {"data", "worlds", "weights", "io", "hardware"},
     "apps": EVERYTHING,

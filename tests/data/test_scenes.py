@@ -97,13 +97,21 @@ def test_chosen_frames_are_different_and_in_path_order(views, novel, path, extra
     assert list(backwards[views:]) == list(frames[views:])
 
 
+@given(views=st.integers(1, 4), novel=st.integers(0, 3), path=st.integers(0, 5), seed=st.integers(0))
+def test_views_without_an_order_are_drawn_from_all_frames(views, novel, path, seed):
+    sampling = ViewSampling(mode="frames", views=views, novel=novel)
+    frames = sampling.choose(np.random.default_rng(seed), path, 7 - path)
+    assert len(set(frames)) == views + novel
+    assert list(frames) == list(np.random.default_rng(seed).permutation(7)[: views + novel])
+    with pytest.raises(ValueError, match="render clips with more frames"):
+        sampling.check(views + novel - 1, 0)
+
+
 def test_wrong_choices_are_refused():
     with pytest.raises(ValueError, match="mode 'any'"):
         ViewSampling(mode="any")
     with pytest.raises(ValueError, match="views >= 1"):
         ViewSampling(views=0)
-    with pytest.raises(ValueError, match="no novel views"):
-        ViewSampling(mode="frames", novel=1)
 
 
 def test_cropped_views_show_the_same_points_magnified():

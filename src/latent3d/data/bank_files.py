@@ -175,6 +175,10 @@ class Shards:
         shard, row = self._rows[item]
         return torch.from_numpy(np.array(self._arrays[shard][channel][row][frames]))
 
+    def column(self, channel: str) -> torch.Tensor:
+        """An array of all items, (N, ...), in memory."""
+        return torch.from_numpy(np.stack([self._arrays[shard][channel][row] for shard, row in self._rows]))
+
     def listed(self, name: str) -> list[Any]:
         """A list of the shards' JSON files with one entry per item."""
         lists = [json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for path in self._paths]

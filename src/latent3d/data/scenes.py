@@ -1,6 +1,6 @@
 """Training batches straight from the procedural worlds, and reading ahead.
 
-Every stream has ``batch(step) -> Views`` with leading shape (B, F), a pure function of (seed, rank, step), and
+Every stream has ``batch(step)`` with leading shape (B, F), a pure function of (seed, rank, step), and
 ``describe(step)`` with the names of its clips; so a resumed run sees the same data whatever the number of workers.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,28 +19,63 @@ from latent3d.data.bank_files import quiet_worker
 from latent3d.data.shards import Sampler, assemble, worlds_sampler
 from latent3d.data.view_sampling import ViewSampling
 from latent3d.geometry.cameras import Cameras
+from latent3d.representations.objects import ObjectViews
 from latent3d.representations.views import Views
 
 SEED_STRIDE = 10_000_000
+Batch = Views | ObjectViews
+T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """What training reads: `WorldStream`, `BankStream` or anything alike."""
+    """What training reads: `WorldStream`, `BankStream`, streams of objects or anything alike."""
 
     batch_size: int
 
-    def batch(self, step: int) -> Views:
+    def batch(self, step: int) -> Batch:
         """Batch number ``step`` with leading shape (B, F)."""
 
     def describe(self, step: int) -> list[str]:
         """Names of the clips in ``batch(step)``."""
 
 
-class WorldStream:
-    """Endless batches of fresh clips of a world family: no clip comes twice within a seed.
+class FreshItems:
+    """Numbers of items that no batch had before within a seed, and the processes that render them.
 
-    Clip numbers are ``seed * 10,000,000 + (step * world_size + rank) * batch_size + item``.
+    Item numbers are ``seed * 10,000,000 + (step * world_size + rank) * batch_size + item``.
     """
+
+    def __init__(self, batch_size: int, seed: int, rank: int, world_size: int, workers: int) -> None:
+        """workers: rendering processes; 0 renders in the calling thread."""
+        self.batch_size, self.seed = batch_size, seed
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Stop the worker processes; the next batch would start them again."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _indices(self, step: int) -> list[int]:
+        first = self.seed * SEED_STRIDE + (step * self.world_size + self.rank) * self.batch_size
+        return list(range(first, first + self.batch_size))
+
+    def _start(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=quiet_worker)
+        return self._pool
+
+    def _rendered(self, render: Callable[..., T], jobs: Sequence[tuple]) -> list[T]:
+        """``render(*job)`` of every job, in their order."""
+        if self.workers > 0:
+            return list(self._start().map(render, *zip(*jobs, strict=True)))
+        return [render(*job) for job in jobs]
+
+
+class WorldStream(FreshItems):
+    """Endless batches of fresh clips of a world family: no clip comes twice within a seed."""
 
     def __init__(
         self,
@@ -67,15 +102,14 @@ class WorldStream:
             workers: rendering processes; 0 renders in the calling thread.
             sampler: as in `render_bank`.
         """
-        self.family, self.split, self.batch_size = family, split, batch_size
+        super().__init__(batch_size, seed, rank, world_size, workers)
+        self.family, self.split = family, split
         self.sampling = sampling or ViewSampling()
         self.path_views = self.sampling.views if path_views is None else path_views
         self.extra_views = self.sampling.novel if extra_views is None else extra_views
         self.sampling.check(self.path_views, self.extra_views)
         self.size = (size, size) if isinstance(size, int) else size
-        self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
         self._sampler = sampler
-        self._pool: ProcessPoolExecutor | None = None
 
     def describe(self, step: int) -> list[str]:
         """Names ``family/split/index`` of the clips in ``batch(step)``."""
@@ -88,32 +122,12 @@ class WorldStream:
             (self._sampler, self.family, self.split, index, self.path_views, self.extra_views, self.size)
             for index in indices
         ]
-        if self.workers > 0:
-            packed = list(self._start().map(_render, *zip(*jobs, strict=True)))
-        else:
-            packed = [_render(*job) for job in jobs]
-        clips = [_unpack(clip) for clip in packed]
+        clips = [_unpack(clip) for clip in self._rendered(_render, jobs)]
         key = (self.seed, self.rank, step)
         return assemble(range(len(clips)), lambda i, f: clips[i][f], self.sampling, key, self._frames())
 
-    def close(self) -> None:
-        """Stop the worker processes; the next batch would start them again."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
     def _frames(self) -> tuple[int, int]:
         return self.path_views, self.extra_views
-
-    def _indices(self, step: int) -> list[int]:
-        first = self.seed * SEED_STRIDE + (step * self.world_size + self.rank) * self.batch_size
-        return list(range(first, first + self.batch_size))
-
-    def _start(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=quiet_worker)
-        return self._pool
 
 
 def _render(
@@ -136,7 +150,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> Views:
 
 def prefetch(
     stream: Stream, start: int = 0, stop: int | None = None, depth: int = 2
-) -> Generator[tuple[int, Views], None, None]:
+) -> Generator[tuple[int, Batch], None, None]:
     """(step, batch) pairs in order from ``start``, prepared in a background thread, at most ``depth`` ahead.
 
     An error while preparing a batch is raised where that batch is asked for. Closing the iterator stops the thread.

@@ -22,10 +22,12 @@ class ViewSampling(Config):
 
     Attributes:
         mode: ``path`` takes ``views`` frames in path order (a random subset where the clip has more) and then ``novel``
-            others; ``frames`` takes ``views`` random frames in random order and nothing else (single-frame training:
-            many different scenes, one or a few frames each).
+            others; ``frames`` takes ``views + novel`` random frames in random order, path and extra frames alike
+            (single-frame training: many different scenes, one or a few frames each; views of objects, which have no
+            order).
         views: frames per scene, M.
-        novel: further frames at other poses per scene, drawn from the extra frames and the unused path frames.
+        novel: further frames at other poses per scene; in mode ``path`` drawn from the extra frames and the unused path
+            frames.
         reverse: probability of walking the path backwards.
         mirror: probability of mirroring the whole scene left to right (images, depths and cameras together).
         recolor: strength of a random change of colours, the same for all views of a scene: exposure, white balance,
@@ -46,8 +48,6 @@ class ViewSampling(Config):
             raise ValueError(f"view sampling mode '{self.mode}' is unknown; choose 'path' or 'frames'")
         if self.views < 1 or self.novel < 0:
             raise ValueError(f"view sampling needs views >= 1 and novel >= 0, found {self.views} and {self.novel}")
-        if self.mode == "frames" and self.novel:
-            raise ValueError("view sampling mode 'frames' has no novel views; set novel to 0")
         if not 0 <= self.recolor <= 1 or self.zoom < 1:
             raise ValueError(
                 f"view sampling needs recolor in [0, 1] and zoom >= 1, found {self.recolor} and {self.zoom}"
@@ -67,7 +67,7 @@ class ViewSampling(Config):
         """Frame numbers (views + novel,) in [0, V + J), all different."""
         total = path_views + extra_views
         if self.mode == "frames":
-            return rng.permutation(total)[: self.views]
+            return rng.permutation(total)[: self.views + self.novel]
         path = np.sort(rng.permutation(path_views)[: self.views])
         rest = np.setdiff1d(np.arange(total), path)
         novel = rng.permutation(rest)[: self.novel]
@@ -83,7 +83,7 @@ class ViewSampling(Config):
             left, top, size = rng.random(3)
             views = crop_views(views, self.zoom**-size, left, top)
         if self.recolor > 0:
-            views = replace(views, images=recolored(views.images, self.recolor, rng))
+            views = replace(views, images=recolored(views.images, self.recolor, rng, views.alphas))
         return views
 
 
@@ -118,12 +118,18 @@ def crop_views(views: Views, share: float, left: float, top: float) -> Views:
         cameras=replace(views.cameras, k=k),
         depths=enlarged(views.depths, "nearest-exact"),
         normals=enlarged(views.normals, "nearest-exact"),
+        alphas=enlarged(views.alphas, "bilinear"),
     )
 
 
-def recolored(images: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:
+def recolored(
+    images: torch.Tensor, strength: float, rng: np.random.Generator, alphas: torch.Tensor | None = None
+) -> torch.Tensor:
     """The same scene in other colours, images (..., 3, h, w): channels mixed by a matrix near identity
-    (or, by chance, another order of the channels), then a gain and a gamma per channel."""
+    (or, by chance, another order of the channels), then a gain and a gamma per channel.
+
+    With alphas (..., 1, h, w), images are over white, and only the object's own colours change.
+    """
     mix = np.eye(3)
     if rng.random() < 0.5 * strength:
         mix = mix[rng.permutation(3)]
@@ -131,5 +137,7 @@ def recolored(images: torch.Tensor, strength: float, rng: np.random.Generator) -
     mix = mix + spill - spill.mean(1, keepdims=True)  # rows keep their sum: grey stays grey up to the gains
     gain = np.exp(0.15 * strength * rng.standard_normal(3))[:, None]
     gamma = np.exp(0.25 * strength * rng.standard_normal() + 0.08 * strength * rng.standard_normal(3))
-    mixed = torch.einsum("rc,...chw->...rhw", images.new_tensor(gain * mix), images).clamp(1e-4, 1)
-    return mixed ** images.new_tensor(gamma)[:, None, None]
+    own = images if alphas is None else 1 - (1 - images) / alphas.clamp_min(1e-3)
+    mixed = torch.einsum("rc,...chw->...rhw", images.new_tensor(gain * mix), own).clamp(1e-4, 1)
+    changed = mixed ** images.new_tensor(gamma)[:, None, None]
+    return changed if alphas is None else 1 - alphas * (1 - changed)

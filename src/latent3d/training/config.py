@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from latent3d.config import Config
-from latent3d.data.scenes import Stream, WorldStream
+from latent3d.data.object_bank import ObjectStream, ObjectWorldStream
+from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
+from latent3d.data.scenes import Batch, Stream, WorldStream
 from latent3d.data.shards import BankStream
 from latent3d.data.view_sampling import ViewSampling
-from latent3d.representations.views import Views
 
 
 @runtime_checkable
@@ -34,7 +35,7 @@ class System(Protocol):
     def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters a stage trains, named as in ``named_parameters()``; all others are frozen."""
 
-    def training_terms(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalars; those with a weight in the stage's ``loss_weights`` are summed, all are logged."""
 
 
@@ -132,13 +133,17 @@ class DataConfig(Config):
     """Where clips come from: banks on disk where ``bank`` names folders, else worlds rendered on the fly.
 
     Attributes:
+        kind: ``scenes`` gives `Views` of clips, ``objects`` gives `ObjectViews`; banks are of that kind.
         bank, val_bank: bank folders for training and for validation and sheets.
-        max_clips: use only that many clips of the training banks.
+        max_clips: use only that many clips (or objects) of the training banks.
         family, size, path_views, extra_views, workers: for worlds rendered on the fly, as in `WorldStream`; validation
             without ``val_bank`` uses the family's ``val`` split.
         width: of their pictures, where they are not square; ``size`` is the height then.
+        labels: classes of the objects that are rendered on the fly; all where it is empty. Each gets just the views
+            that the stage asks for, or ``path_views``.
     """
 
+    kind: Literal["scenes", "objects"] = "scenes"
     bank: tuple[str, ...] = ()
     val_bank: tuple[str, ...] = ()
     max_clips: int | None = None
@@ -148,9 +153,21 @@ class DataConfig(Config):
     extra_views: int | None = None
     workers: int = 0
     width: int | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("scenes", "objects"):
+            raise ValueError(f"the kind of data '{self.kind}' is unknown; choose 'scenes' or 'objects'")
+        if self.kind == "objects" and self.width not in (None, self.size):
+            raise ValueError("pictures of objects are square; leave out data.width")
 
     def stream(self, stage: StageConfig, seed: int, *, rank: int = 0, world_size: int = 1) -> Stream:
         """Training batches of a stage as a function of (seed, rank, step)."""
+        if self.bank and self.kind == "objects":
+            return ObjectStream(
+                self.bank, stage.batch_size, stage.sampling, seed,
+                rank=rank, world_size=world_size, max_objects=self.max_clips,
+            )  # fmt: skip
         if self.bank:
             return BankStream(
                 self.bank, stage.batch_size, stage.sampling, seed,
@@ -162,12 +179,19 @@ class DataConfig(Config):
         """Fixed batches, the same for every run, in their own colours and whole."""
         stage = stage.replace(sampling=stage.sampling.replace(recolor=0.0, zoom=1.0))
         if self.val_bank:
-            return BankStream(self.val_bank, stage.batch_size, stage.sampling, 0)
+            bank = ObjectStream if self.kind == "objects" else BankStream
+            return bank(self.val_bank, stage.batch_size, stage.sampling, 0)
         return self._worlds("val", stage, 0, 0)
 
     def _worlds(
         self, split: str, stage: StageConfig, seed: int, workers: int, rank: int = 0, world_size: int = 1
-    ) -> WorldStream:
+    ) -> Stream:
+        if self.kind == "objects":
+            views = self.path_views or stage.sampling.views + stage.sampling.novel
+            source = ProceduralObjects(ObjectCameras(views=views, size=self.size), split, self.labels)
+            return ObjectWorldStream(
+                source, stage.batch_size, stage.sampling, seed, workers=workers, rank=rank, world_size=world_size
+            )
         return WorldStream(
             self.family, stage.batch_size, stage.sampling, seed, split=split,
             size=(self.size, self.width or self.size),

@@ -20,8 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from latent3d.data.scenes import Stream
-from latent3d.representations.views import Views
+from latent3d.data.scenes import Batch, Stream
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Share:
         """Place in the stream of this process's batch number ``step``."""
         return step * self.ranks.size + self.ranks.rank
 
-    def batch(self, step: int) -> Views:
+    def batch(self, step: int) -> Batch:
         """Batch number ``step`` of this process."""
         return self.stream.batch(self.number(step))
 
@@ -124,7 +123,7 @@ class Terms(nn.Module):
         super().__init__()
         self.model, self.touch = model, touch
 
-    def forward(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Named terms."""
         terms = self.model.training_terms(batch, stage, generator)
         if not self.touch:
@@ -156,7 +155,7 @@ class Team:
             self._module = nn.parallel.DistributedDataParallel(Terms(model, touch=False), find_unused_parameters=True)
 
     @property
-    def terms(self) -> Callable[[Views, str, torch.Generator], dict[str, Tensor]]:
+    def terms(self) -> Callable[[Batch, str, torch.Generator], dict[str, Tensor]]:
         """The function of a training pass."""
         return self.model.training_terms if self._module is None else self._module
 

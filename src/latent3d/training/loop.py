@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latent3d.data.scenes import prefetch
-from latent3d.representations.views import Views
+from latent3d.data.scenes import Batch, prefetch
 from latent3d.training.checkpoints import save_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, Share, Team, whole
@@ -112,7 +111,7 @@ class StageLoop:
         self.terms: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._fixed: dict[int, Views] = {}
+        self._fixed: dict[int, Batch] = {}
         self._saved_step: int | None = None
         self._saved_at = self._window_at = time.monotonic()
 
@@ -162,7 +161,7 @@ class StageLoop:
             self.stream.close()
         return TrainResult(reason, self.stage.name, self.step, self.run.global_step, self.terms)
 
-    def _train_step(self, batches: Iterator[tuple[int, Views]]) -> dict[str, float]:
+    def _train_step(self, batches: Iterator[tuple[int, Batch]]) -> dict[str, float]:
         """One optimiser step; figures of it. Nothing changes where a figure is not finite."""
         stage, ranks = self.stage, self.run.ranks
         rate = stage.learning_rate * learning_rate_factor(self.step, stage)
@@ -189,7 +188,7 @@ class StageLoop:
         return {**values, "learning_rate": rate, **{f"weight/{name}": weights[name] for name in stage.loss_ramps}}
 
     def _terms(
-        self, batch: Views, key: tuple[int, ...], compute: Callable[[Views, str, torch.Generator], dict[str, Tensor]]
+        self, batch: Batch, key: tuple[int, ...], compute: Callable[[Batch, str, torch.Generator], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """The system's terms, by ``compute``, with all randomness seeded by ``key``."""
         device = self.run.device
@@ -283,7 +282,7 @@ class StageLoop:
         if self.run.ranks.main:
             save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)
 
-    def fixed_batch(self, number: int) -> Views:
+    def fixed_batch(self, number: int) -> Batch:
         """Validation batch, kept in memory: the worlds would take long to draw it again."""
         if number not in self._fixed:
             self._fixed[number] = self.run.config.data.validation(self.stage).batch(number)

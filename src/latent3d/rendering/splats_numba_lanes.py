@@ -21,7 +21,10 @@ LANES = 16
 """Numbers that one lane operation handles; also the side of a tile in pixels."""
 
 
-_SOURCES = ("splats_numba_lanes", "splats_numba_kernels", "splats_numba_order", "splats_numba_projection", "projection")
+_SOURCES = (
+    "splats_numba_lanes", "splats_numba_kernels", "splats_numba_order", "splats_numba_projection", "projection",
+    "triplane_numba",
+)  # fmt: skip
 
 
 def _digest() -> str:

@@ -29,7 +29,10 @@ OPTIONAL = {
     for package in (
         OptionalPackage("tensorboard", "training curves in a browser", "pip install 'latent3d[train]'"),
         OptionalPackage("pycolmap", "finding the cameras of photos without poses", "pip install 'latent3d[poses]'"),
-        OptionalPackage("xatlas", "unwrapping meshes into few charts for textures", "pip install 'latent3d[mesh]'"),
+        OptionalPackage(
+            "xatlas", "unwrapping meshes into charts (not into single triangles)", "pip install 'latent3d[mesh]'"
+        ),
+        OptionalPackage("rembg", "cutting objects out of photos", "pip install 'rembg[cpu]'"),
         OptionalPackage("fast_simplification", "meshes with fewer faces", "pip install 'latent3d[mesh]'"),
     )
 }

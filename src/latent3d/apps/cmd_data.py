@@ -1,4 +1,4 @@
-"""``latent3d data``: banks of clips for training, from worlds or captures, and a check of captures."""
+"""``latent3d data``: banks of clips and objects for training, from worlds, captures or meshes; a check of captures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from latent3d.apps.cmd_data_objects import Objects
 
 if TYPE_CHECKING:
     from latent3d.data.captures.capture import Capture
@@ -149,12 +151,13 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Make training data from worlds (bank) or captures (import), and check captures (check)."""
+    """Make training data from worlds (bank), captures (import) or objects (objects), and check captures (check)."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Bank, tyro.conf.subcommand("bank")]
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Import, tyro.conf.subcommand("import")]
+        | Annotated[Objects, tyro.conf.subcommand("objects")]
     ]
 
     def run(self) -> None:

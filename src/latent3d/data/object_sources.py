@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latent3d.config import Config
 from latent3d.geometry.cameras import Cameras
-from latent3d.geometry.object_cameras import FOV_DEG, sphere
+from latent3d.geometry.object_cameras import FOV_DEG, LAYOUTS, sphere
 from latent3d.representations.mesh import Mesh
 from latent3d.representations.surface_points import draw_on_surface
 from latent3d.representations.views import Views
@@ -50,25 +50,39 @@ class ObjectSample:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCameras(Config):
-    """Cameras drawn around an object.
+    """Cameras around an object.
 
     Attributes:
         views: how many, V.
         size: side of the pictures in pixels.
-        radius: smallest and largest distance from the origin.
+        layout: ``drawn`` anew for every object, or one of `latent3d.geometry.object_cameras.LAYOUTS`.
+        radius: smallest and largest distance from the origin; layouts stand in the middle of the two.
         fov_deg: field of view in degrees.
-        elevations_deg: lowest and highest; by default the upper hemisphere and a little below, evenly by area.
+        elevations_deg: lowest and highest of drawn cameras; by default the upper hemisphere and a little below, evenly
+            by area.
     """
 
     views: int = 16
     size: int = 128
-    radius: tuple[float, float] = (1.55, 1.85)
+    layout: Literal["drawn", "sphere", "hemisphere", "orbit", "spiral"] = "drawn"
+    radius: tuple[float, float] = (1.65, 1.9)
     fov_deg: float = FOV_DEG
     elevations_deg: tuple[float, float] = (-20.0, 90.0)
 
+    def __post_init__(self) -> None:
+        if self.layout != "drawn" and self.layout not in LAYOUTS:
+            raise ValueError(f"there is no camera layout '{self.layout}'; choose drawn, {', '.join(LAYOUTS)}")
+        if self.views < 1 or self.size < 1 or not 0 < self.radius[0] <= self.radius[1]:
+            raise ValueError("cameras around an object need views, a size and 0 < radius from small to large")
+
     def draw(self, *seed: int) -> Cameras:
-        """Cameras (V,) that depend on the seed, non-negative integers."""
-        return sphere(self.views, seed, self.radius, self.fov_deg, self.size, elevations_deg=self.elevations_deg)
+        """Cameras (V,). The seed, non-negative integers, concerns ``drawn``, ``sphere`` and ``hemisphere``."""
+        places: dict[str, Any] = {"fov_deg": self.fov_deg, "size": self.size}
+        if self.layout == "drawn":
+            return sphere(self.views, seed, self.radius, elevations_deg=self.elevations_deg, **places)
+        if self.layout in ("sphere", "hemisphere"):
+            places["seed"] = seed
+        return LAYOUTS[self.layout](self.views, radius=sum(self.radius) / 2, **places)
 
 
 @runtime_checkable

@@ -78,8 +78,8 @@ class Cameras:
         scale = self.k.new_tensor([width / self.width, height / self.height, 1.0])
         return replace(self, k=self.k * scale[:, None], height=height, width=width)
 
-    def cropped(self, top: int, left: int, height: int, width: int) -> Cameras:
-        """The same cameras after cutting a window whose first pixel is (left, top)."""
+    def cropped(self, top: int | Tensor, left: int | Tensor, height: int, width: int) -> Cameras:
+        """The same cameras after cutting a window whose first pixel is (left, top), or (...) one per camera."""
         shift = torch.zeros_like(self.k)
         shift[..., 0, 2], shift[..., 1, 2] = left, top
         return replace(self, k=self.k - shift, height=height, width=width)

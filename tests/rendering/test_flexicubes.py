@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from latent3d.rendering import flexicubes_tables as tables
 from latent3d.rendering.flexicubes import extract_surface, flexicubes_regularizers, surface_cells
 from latent3d.representations.mesh import Mesh
-from latent3d.representations.sdf_grid import SdfGrid, bounded_deformation
+from latent3d.representations.sdf_grid import SdfGrid, bounded_deformation, grid_points
 
 HALF = 0.45
 
@@ -143,6 +143,21 @@ def test_noise_needs_the_second_row_of_the_tables():
     assert_manifold(extract_surface(noise_grid(0, 10)).mesh)
 
 
+def test_points_of_the_grid_are_where_it_says():
+    points = grid_points(HALF, 4, dtype=torch.float64)
+    index = torch.tensor([[0, 2, 4], [1, 0, 3]])
+    expected = torch.tensor([[-0.45, 0.0, 0.45], [-0.225, -0.45, 0.225]], dtype=torch.float64)
+    offsets = torch.randn(5, 5, 5, 3, dtype=torch.float64)
+    grid = SdfGrid(points[..., 0], HALF)
+    for found in (points[tuple(index.T)], grid.positions(index)):
+        torch.testing.assert_close(found, expected)
+    moved = replace(grid, deformation=offsets).positions(index)
+    torch.testing.assert_close(moved, expected + offsets[tuple(index.T)])
+    assert bounded_deformation(100 * offsets, grid.spacing).abs().max() <= grid.spacing / 2
+    assert (grid.closed().values[[0, -1]] > 0).all()
+    assert torch.equal(grid.closed().values[1:-1, 1:-1, 1:-1], grid.values[1:-1, 1:-1, 1:-1])
+
+
 def test_vertices_stay_in_their_cells_and_weights_move_them():
     grid = replace(noise_grid(3, rich=False), weights=5 * torch.randn(7, 7, 7, 21, dtype=torch.float64))
     plain = extract_surface(replace(grid, weights=None))
@@ -162,7 +177,7 @@ def test_linear_fields_are_met_exactly():
     normal = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
     grid = noise_grid(1)
     grid = replace(grid, deformation=0.3 * grid.deformation)  # beyond that, cells are skew enough to fold triangles
-    points = grid.positions(torch.stack(torch.meshgrid(*[torch.arange(8)] * 3, indexing="ij"), -1))
+    points = grid_points(HALF, 7, dtype=torch.float64) + grid.deformation
     weights = 0.3 * grid.weights
     weights[..., :8] = 0
     grid = replace(grid, values=points @ normal - 0.01, weights=weights, colors=points + 0.5)

@@ -72,9 +72,20 @@ class SdfGrid:
     ) -> SdfGrid:
         """Sample a function that maps points (N, 3) to values (N,), negative inside, on a grid of ``resolution``^3
         cells."""
-        axis = torch.linspace(-half_size, half_size, resolution + 1, dtype=dtype)
-        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+        points = grid_points(half_size, resolution, dtype=dtype)
         return SdfGrid(function(points.reshape(-1, 3)).reshape(points.shape[:3]), half_size)
+
+
+def grid_points(
+    half_size: float,
+    resolution: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "m m m 3"]:
+    """Points of the undeformed grid, where a network is asked for what an `SdfGrid` holds, (n+1, n+1, n+1, 3)."""
+    axis = torch.linspace(-half_size, half_size, resolution + 1, dtype=dtype, device=device)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
 
 
 def bounded_deformation(raw: Float[Tensor, "*m 3"], spacing: float, share: float = 0.5) -> Float[Tensor, "*m 3"]:

@@ -14,16 +14,7 @@ from latent3d.evaluation.point_clouds import (
 )
 from latent3d.representations.mesh import Mesh
 
-BOX = [
-    *((0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4)),
-    *((2, 6, 3), (3, 6, 7), (0, 4, 2), (2, 4, 6), (1, 3, 5), (3, 7, 5)),
-]
-
-
-def box(half: float = 0.4) -> Mesh:
-    """A cube; corner i has the signs of its bits (x fastest)."""
-    corners = torch.tensor([[x, y, z] for z in (-half, half) for y in (-half, half) for x in (-half, half)])
-    return Mesh(corners, torch.tensor(BOX))
+from .mesh_world import box
 
 
 def _cloud(n, seed):
@@ -52,8 +43,7 @@ def test_points_are_even_over_the_area_and_follow_from_the_seed():
 
 
 def test_the_outer_surface_leaves_out_what_lies_inside():
-    pytest.importorskip("latent3d.rendering.meshes")
-    inner, outer = box(0.2), box(0.4)
+    inner, outer = box(0.2, 0.2, 0.2), box()
     both = Mesh(torch.cat([inner.vertices, outer.vertices]), torch.cat([inner.faces, outer.faces + 8]))
     assert (sample_surface(both, 500).abs().amax(1) < 0.3).any()
     outside = seen_from_outside(both)

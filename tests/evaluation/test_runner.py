@@ -11,12 +11,13 @@ from PIL import Image
 from latent3d.evaluation.baselines import warp_references
 from latent3d.evaluation.command import evaluate_command
 from latent3d.evaluation.comparison import compare
-from latent3d.evaluation.perceptual import TRUNKS, lpips
+from latent3d.evaluation.perceptual import lpips
 from latent3d.evaluation.protocols import PROTOCOLS
 from latent3d.evaluation.records import read_record
 from latent3d.evaluation.runner import EvaluationConfig, evaluate
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
+from latent3d.nn.lpips import TRUNKS
 from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latent3d.geometry.object_cameras import sphere
 from latent3d.representations.mesh import Mesh
+from latent3d.representations.surface_points import draw_on_surface
 
 CLOUD_POINTS = 2048
 """Points per shape (GET3D, PointFlow)."""
@@ -47,21 +48,12 @@ def sample_surface(
     Raises:
         ValueError: for a mesh without area, or one of whose points (almost) none lies outside.
     """
-    corners = mesh.corners().detach().cpu().double().numpy()
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
-    if not area.sum() > 0:
-        raise ValueError("the mesh has no area, so that no point can be drawn on it")
-    edges, rng = np.cumsum(area) / area.sum(), np.random.default_rng(seed)
-    found: list[Tensor] = []
+    rng, found = np.random.default_rng(seed), []
     drawn = kept = 0
     while kept < count:
         if drawn >= 100 * count:
             raise ValueError("fewer than one in a hundred points of the mesh can be seen from outside")
-        faces = np.minimum(np.searchsorted(edges, rng.random(count), side="right"), len(area) - 1)
-        # The root makes the density even over a triangle (Osada et al. 2002, eq. 1).
-        root, share = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-        a, b, c = corners[faces].transpose(1, 0, 2)
-        points = torch.from_numpy((1 - root) * a + root * (1 - share) * b + root * share * c).float()
+        points, _ = draw_on_surface(mesh, count, rng)
         if outside is not None:
             points = points[outside(points)]
         found.append(points)

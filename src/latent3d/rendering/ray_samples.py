@@ -6,13 +6,40 @@ directions, in scene units.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+LEAST_ALPHA = 1e-6
+"""Expected distances are divided by alpha, but by no less than this."""
 LEAST_WEIGHT = 0.01
 """Added to every smoothed weight before importance sampling, so that no part of a ray is beyond reach (Mip-NeRF)."""
+
+
+@dataclass(frozen=True)
+class RayRendering:
+    """What R rays of each of B objects see.
+
+    Attributes:
+        rgb: colours over the background, (B, R, C).
+        distance: expected distance along the ray sum(w t) / max(alpha, 1e-6) in scene units, (B, R); 0 on a miss.
+        distance_sum: sum(w t), not divided, (B, R).
+        alpha: 1 - final transmittance = sum(w), (B, R).
+        weights: share of every sample in the pixel, w, (B, R, S); 0 on a miss.
+        samples: distances t of the samples along the ray, ascending, (B, R, S); 0 on a miss.
+        widths: length of the part of the ray that every sample stands for, (B, R, S); 0 on a miss.
+    """
+
+    rgb: Float[Tensor, "b r c"]
+    distance: Float[Tensor, "b r"]
+    distance_sum: Float[Tensor, "b r"]
+    alpha: Float[Tensor, "b r"]
+    weights: Float[Tensor, "b r s"]
+    samples: Float[Tensor, "b r s"]
+    widths: Float[Tensor, "b r s"]
 
 
 def box_distances(
@@ -45,6 +72,19 @@ def _offsets(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | 
     if generator is not None:
         place = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
     return (torch.arange(shape[-1], dtype=like.dtype, device=like.device) + place) / max(shape[-1], 1)
+
+
+def points_along(
+    origins: Float[Tensor, "b r 3"],
+    directions: Float[Tensor, "b r 3"],
+    samples: Float[Tensor, "b r s"],
+    half_size: float,
+) -> Float[Tensor, "b r s 3"]:
+    """World points at distances along rays.
+
+    They are clamped to the box: this moves them by no more than rounding, and misses, which count nothing, inside.
+    """
+    return torch.addcmul(origins[:, :, None], samples[..., None], directions[:, :, None]).clamp(-half_size, half_size)
 
 
 def part_edges(
@@ -106,3 +146,24 @@ def quadrature(
     through = optical.cumsum(-1)
     weights = torch.exp(optical - through) * -torch.expm1(-optical)
     return weights, -torch.expm1(-through[..., -1])
+
+
+def composite(
+    density: Float[Tensor, "b r s"],
+    colors: Float[Tensor, "b r s c"],
+    samples: Float[Tensor, "b r s"],
+    edges: Float[Tensor, "b r e"],
+    background: float,
+) -> RayRendering:
+    """What the samples add up to, over the background."""
+    widths = edges.diff(dim=-1)
+    weights, alpha = quadrature(density, widths)
+    rgb = (weights[..., None] * colors).sum(-2) + (1 - alpha[..., None]) * background
+    distance_sum = (weights * samples).sum(-1)
+    distance = distance_sum / alpha.clamp_min(LEAST_ALPHA)
+    return RayRendering(rgb, distance, distance_sum, alpha, weights, samples, widths)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float64 if it is, else in float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -22,13 +22,23 @@ from torch import Tensor
 from latent3d.config import Config
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import camera_rays
-from latent3d.rendering.ray_samples import around, box_distances, importance, part_edges, quadrature, stratified
+from latent3d.rendering.occupancy import Occupancy, march_occupied
+from latent3d.rendering.ray_samples import (
+    RayRendering,
+    around,
+    box_distances,
+    composite,
+    importance,
+    part_edges,
+    points_along,
+    quadrature,
+    stratified,
+    wide,
+)
 
 Field: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points (B, N, 3) to densities (B, N) and colours (B, N, C)."""
 
-LEAST_ALPHA = 1e-6
-"""Expected distances are divided by alpha, but by no less than this."""
 NORMAL_ALPHA = 0.01
 """Rays that meet less than this have no normal."""
 
@@ -65,29 +75,6 @@ class VolumeConfig(Config):
 
 
 @dataclass(frozen=True)
-class RayRendering:
-    """What R rays of each of B objects see.
-
-    Attributes:
-        rgb: colours over the background, (B, R, C).
-        distance: expected distance along the ray sum(w t) / max(alpha, 1e-6) in scene units, (B, R); 0 on a miss.
-        distance_sum: sum(w t), not divided, (B, R).
-        alpha: 1 - final transmittance = sum(w), (B, R).
-        weights: share of every sample in the pixel, w, (B, R, S); 0 on a miss.
-        samples: distances t of the samples along the ray, ascending, (B, R, S); 0 on a miss.
-        widths: length of the part of the ray that every sample stands for, (B, R, S); 0 on a miss.
-    """
-
-    rgb: Float[Tensor, "b r c"]
-    distance: Float[Tensor, "b r"]
-    distance_sum: Float[Tensor, "b r"]
-    alpha: Float[Tensor, "b r"]
-    weights: Float[Tensor, "b r s"]
-    samples: Float[Tensor, "b r s"]
-    widths: Float[Tensor, "b r s"]
-
-
-@dataclass(frozen=True)
 class VolumeRendering:
     """What V cameras of each of B objects see.
 
@@ -115,6 +102,7 @@ def render_volume(
     *,
     normals: bool = False,
     generator: torch.Generator | None = None,
+    occupancy: Occupancy | None = None,
 ) -> VolumeRendering:
     """Whole pictures of B objects by V cameras each, worked off in chunks of rays; differentiable.
 
@@ -125,9 +113,11 @@ def render_volume(
         config: numbers of samples and the like.
         normals: also compute normals (`field_normals`, six more evaluations of the field per ray).
         generator: for jittered samples; without one, samples are at fixed places and two calls give the same.
+        occupancy: of the field, for inference: several times faster, without gradients (`render_rays`).
 
     Raises:
-        ValueError: if the cameras' batch shape is not (B, V), or ``half_size`` is not positive.
+        ValueError: if the cameras' batch shape is not (B, V), ``half_size`` is not positive, or an occupancy comes with
+            a generator.
     """
     if len(cameras.shape) != 2:
         raise ValueError(f"cameras must have the batch shape (objects, views), found {tuple(cameras.shape)}")
@@ -135,7 +125,7 @@ def render_volume(
     size = max(1, config.chunk_rays // max(1, len(cameras)))
     seen, facing = [], []
     for rays in zip(origins.split(size, 1), directions.split(size, 1), strict=True):
-        part = render_rays(field, *rays, half_size, config, generator=generator)
+        part = render_rays(field, *rays, half_size, config, generator=generator, occupancy=occupancy)
         if normals:
             facing.append(field_normals(field, *rays, part, half_size, config))
         seen.append((part.rgb, part.distance, part.distance_sum, part.alpha))
@@ -160,6 +150,7 @@ def render_rays(
     *,
     generator: torch.Generator | None = None,
     guide: Float[Tensor, "b r"] | None = None,
+    occupancy: Occupancy | None = None,
 ) -> RayRendering:
     """Volume rendering of R rays of each of B objects; differentiable. Compositing is in at least float32.
 
@@ -178,21 +169,29 @@ def render_rays(
         generator: for training: jitters the samples within their strata and draws the density noise. Without one,
             samples are in the middle of their strata.
         guide: true distance along the ray in scene units, 0 where there is none, (B, R).
+        occupancy: where the fields may be more than empty. The field is then asked only there, and not behind what is
+            opaque, without gradients; colours and alpha differ from the complete answer by about `EMPTY_DENSITY` times
+            the box's diagonal at most.
 
     Raises:
-        ValueError: if ``half_size`` is not positive.
+        ValueError: if ``half_size`` is not positive, or an occupancy comes with a generator or a guide.
     """
     if not half_size > 0:
         raise ValueError(f"half_size must be positive, found {half_size}")
+    if occupancy is not None and (generator is not None or guide is not None):
+        raise ValueError("rays through an occupancy grid are for inference: leave out the generator and the guide")
     near, far = box_distances(origins, directions, half_size)
-    keep = _places(far > near)
-    return _restored(
-        _march(
-            _along(field, _taken(origins, keep), _taken(directions, keep), half_size),
-            _taken(near, keep), _taken(far, keep), half_size, config, generator,
-            None if guide is None else _taken(guide, keep),
-        ), keep, origins.shape[1], config.background,
-    )  # fmt: skip
+    wanted = far > near
+    if occupancy is not None:
+        wanted = occupancy.on_rays(origins, directions, near, far, config.coarse)
+    keep = _places(wanted)
+    rays, ends = (_taken(origins, keep), _taken(directions, keep)), (_taken(near, keep), _taken(far, keep))
+    if occupancy is not None:
+        seen = march_occupied(field, *rays, *ends, occupancy, config.coarse, config.fine, config.background)
+    else:
+        nearby = None if guide is None else _taken(guide, keep)
+        seen = _march(_along(field, *rays, half_size), *ends, half_size, config, generator, nearby)
+    return _restored(seen, keep, origins.shape[1], config.background)
 
 
 def _march(
@@ -222,11 +221,7 @@ def _march(
     if generator is not None and config.density_noise > 0:
         noise = torch.randn(density.shape, dtype=density.dtype, device=density.device, generator=generator)
         density = (density + config.density_noise * noise).relu()
-    widths = part_edges(samples, near, far).diff(dim=-1)
-    weights, alpha = quadrature(density, widths)
-    rgb = (weights[..., None] * colors).sum(-2) + (1 - alpha[..., None]) * config.background
-    distance_sum = (weights * samples).sum(-1)
-    return RayRendering(rgb, distance_sum / alpha.clamp_min(LEAST_ALPHA), distance_sum, alpha, weights, samples, widths)
+    return composite(density, colors, samples, part_edges(samples, near, far), config.background)
 
 
 def field_normals(
@@ -247,28 +242,20 @@ def field_normals(
     step = config.normal_step * half_size * torch.eye(3, dtype=points.dtype, device=points.device)
     around_it = (points[..., None, None, :] + torch.stack([step, -step])).clamp(-half_size, half_size)
     density, _ = field(rearrange(around_it, "b r side xyz step -> b (r side xyz) step"))
-    sides = rearrange(_wide(density), "b (r side xyz) -> side b r xyz", side=2, xyz=3)
+    sides = rearrange(wide(density), "b (r side xyz) -> side b r xyz", side=2, xyz=3)
     normals = F.normalize(sides[1] - sides[0], dim=-1) * (_taken(seen.alpha, keep) > NORMAL_ALPHA)[..., None]
     return _put(normals, keep, origins.shape[1], 0.0)
 
 
 def _along(field: Field, origins: Tensor, directions: Tensor, half_size: float) -> Field:
-    """The field as a function of distances (B, R, S): densities (B, R, S) and colours (B, R, S, C), at least float32.
-
-    Points are clamped to the box: this moves them by no more than rounding, and misses, which count nothing, inside.
-    """
+    """The field by distances (B, R, S) instead of points: densities (B, R, S), colours (B, R, S, C), at least float32."""
 
     def along(distances: Tensor) -> tuple[Tensor, Tensor]:
-        points = origins[:, :, None] + distances[..., None] * directions[:, :, None]
-        density, colors = field(rearrange(points.clamp(-half_size, half_size), "b r s xyz -> b (r s) xyz"))
+        density, colors = field(points_along(origins, directions, distances, half_size).flatten(1, 2))
         shape = distances.shape[1:]
-        return _wide(density).unflatten(1, shape), _wide(colors).unflatten(1, shape)
+        return wide(density).unflatten(1, shape), wide(colors).unflatten(1, shape)
 
     return along
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _places(wanted: Bool[Tensor, "b r"]) -> Tensor:

@@ -11,6 +11,10 @@ _HOMES = {
     "SPLITS": "clips",
     "TEST_SEEDS": "clips",
     "contact_sheet": "preview",
+    "make_object": "objects",
+    "ObjectModel": "objects",
+    "OBJECT_LABELS": "objects",
+    "label_text": "objects",
 }
 
 __all__ = sorted(_HOMES)

@@ -111,6 +111,15 @@ def test_each_term_leaves_the_other_side_alone(config):
     assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients(critic))
 
 
+def test_the_loss_is_that_of_the_configuration():
+    real, fake = torch.rand(2, 2, 3, 24, 24).unbind(0)
+    assert (PATCH.loss, FEATURES.loss) == ("hinge", "non_saturating")  # as the paper pairs them
+    for kind in ("hinge", "non_saturating"):
+        for config in (PATCH, FEATURES):
+            critic = config.replace(loss=kind).build().eval()
+            assert adversarial_terms(critic, real, fake) == adversarial_terms(critic, real, fake, kind)
+
+
 def test_a_frozen_call_gives_the_same_values():
     critic = PATCH.build()
     images = torch.rand(2, 3, 24, 24)
@@ -132,7 +141,7 @@ def test_seen_renders_are_the_real_ones_and_learn_nothing_from_novel_ones():
     critic = Brightness()
     seen = torch.full((2, 1, 3, 8, 8), 0.9, requires_grad=True)
     novel = torch.full((2, 2, 3, 8, 8), 0.1, requires_grad=True)
-    terms = novel_view_adversarial(critic, seen, novel)
+    terms = novel_view_adversarial(critic, seen, novel, "non_saturating")
     expected = torch.nn.functional.softplus(torch.tensor([-0.9, 0.1])).sum()
     torch.testing.assert_close(terms["discriminator"], expected)
     sum(terms.values()).backward()

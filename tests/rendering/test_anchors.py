@@ -75,8 +75,11 @@ def test_chunks_and_calls_do_not_matter():
     first = surface_anchors(field, 2, 100, HALF, coarse=8, refine=2)
     again = surface_anchors(field, 2, 100, HALF, coarse=8, refine=2, chunk=37)
     assert torch.equal(first.points, again.points)
-    alone = surface_anchors(ball(0.2, (0.1, 0.1, 0.1)), 1, 100, HALF, coarse=8, refine=2)
-    assert torch.equal(alone.points[0], first.points[1])
+    corner = ball(0.12, (-0.4, -0.4, -0.4))  # with cells at the corner of the box, and fewer than the other
+    pair = surface_anchors(both(ball(0.3), corner), 2, 100, HALF, coarse=8, refine=2)
+    alone = surface_anchors(corner, 1, 100, HALF, coarse=8, refine=2)
+    assert torch.equal(alone.points[0], pair.points[1])
+    assert torch.equal(first.points[0], pair.points[0])
 
 
 def test_soft_and_empty_fields_have_anchors_too():

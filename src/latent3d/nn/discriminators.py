@@ -31,6 +31,7 @@ class PatchDiscriminatorConfig(Config):
     layers: strided convolutions; 3 judge windows of 70 x 70 pixels (PatchGAN), 2 of 34, 1 of 16.
     norm: ``group`` norm, which does not mix the pictures of a batch, or ``none``.
     spectral: spectral norm of every convolution (Miyato et al. 2018).
+    loss: of both sides, see `LOSSES`.
     """
 
     channels: int = 3
@@ -38,6 +39,7 @@ class PatchDiscriminatorConfig(Config):
     layers: int = 3
     norm: Literal["group", "none"] = "group"
     spectral: bool = False
+    loss: Kind = "hinge"
 
     def build(self) -> PatchDiscriminator:
         return PatchDiscriminator(self)
@@ -74,6 +76,7 @@ class FeatureDiscriminatorConfig(Config):
     folder, layers, size: of DINOv2: transformers' folder, which layers' tokens, side in pixels of what it sees.
     head_width: channels of the trained heads.
     spectral: spectral norm of the heads.
+    loss: of both sides, see `LOSSES`.
     """
 
     backbone: Literal["random", "dinov2"] = "random"
@@ -84,6 +87,7 @@ class FeatureDiscriminatorConfig(Config):
     size: int = 224
     head_width: int = 64
     spectral: bool = True
+    loss: Kind = "non_saturating"
 
     def build(self, backbone: Backbone | None = None) -> FeatureDiscriminator:
         """The discriminator on its own backbone, or on the one that is given.
@@ -201,7 +205,7 @@ def adversarial_terms(
     discriminator: nn.Module,
     real: Float[Tensor, "*batch c H W"],
     fake: Float[Tensor, "*others c H W"],
-    kind: Kind = "hinge",
+    kind: Kind | None = None,
 ) -> dict[str, Tensor]:
     """``generator`` and ``discriminator``: terms of both sides, to be weighted and added.
 
@@ -210,8 +214,10 @@ def adversarial_terms(
 
     Args:
         real, fake: pictures in [0, 1] of one size; their numbers may differ.
+        kind: of loss; None takes the ``loss`` of the discriminator's configuration.
     """
-    judge, deceive = LOSSES[kind]
+    settings: Any = discriminator
+    judge, deceive = LOSSES[kind or settings.config.loss]
     real, fake = flat(real), flat(fake)
     logits = discriminator(torch.cat([real.detach().to(fake), fake.detach()]))
     return {
@@ -224,7 +230,7 @@ def novel_view_adversarial(
     discriminator: nn.Module,
     seen: Float[Tensor, "*batch c H W"],
     novel: Float[Tensor, "*others c H W"],
-    kind: Kind = "non_saturating",
+    kind: Kind | None = None,
 ) -> dict[str, Tensor]:
     """`adversarial_terms` between a model's own renders (LN3Diff section on monocular training).
 

@@ -97,20 +97,19 @@ def _refined(
     for axis in (1, 2, 3):
         fine = fine.repeat_interleave(refine, axis)
     active = _undecided(alphas)
-    most = int(active.flatten(1).sum(1).max())
-    if not most:
+    owner, *place = torch.nonzero(active, as_tuple=True)
+    counts = torch.bincount(owner, minlength=len(alphas))
+    if not len(owner):
         return fine
-    # every object gets as many cells as the one with most; those that need fewer ask a corner cell as well
-    cells = [
-        torch.cat([torch.nonzero(part), torch.zeros(most, 3, dtype=torch.long, device=part.device)])[:most]
-        for part in active
-    ]
-    full = torch.stack(cells)
+    # every object asks as often as the one with most cells; what the others ask more (of corner cells) is dropped
+    slot = torch.arange(len(owner), device=alphas.device) - (counts.cumsum(0) - counts)[owner]
+    cells = torch.zeros(len(alphas), int(counts.max()), 3, dtype=torch.long, device=alphas.device)
+    cells[owner, slot] = torch.stack(place, -1)
     steps = torch.arange(refine, device=alphas.device)
-    within = torch.cartesian_prod(steps, steps, steps)
-    index = rearrange(full[:, :, None] * refine + within, "b m k xyz -> b (m k) xyz")
-    b = torch.arange(len(alphas), device=alphas.device)[:, None]
-    fine[b, index[..., 0], index[..., 1], index[..., 2]] = opacity(index, side)
+    inner = cells[:, :, None] * refine + torch.cartesian_prod(steps, steps, steps)
+    values = opacity(rearrange(inner, "b m k xyz -> b (m k) xyz"), side).unflatten(1, inner.shape[1:3])
+    x, y, z = inner[owner, slot].unbind(-1)
+    fine[owner[:, None], x, y, z] = values[owner, slot]
     return fine
 
 

@@ -32,8 +32,6 @@ from latent3d.denoisers.plane_positions import plane_positions
 from latent3d.nn.attention import AdaLN, CrossAttention, FeedForward, KeysValues, SelfAttention, modulate
 from latent3d.nn.layers import NoiseEmbedding, RMSNorm, zero_init
 
-EPS = 1e-6
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneDiTConfig(Config):
@@ -170,11 +168,12 @@ class PlaneBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             part.to(x.dtype)[:, None] for part in self._branches(modulation)
         )
-        mixed = self.attention(modulate(_rms(x), shift_a, scale_a), appended)
-        x = torch.addcmul(x, gate_a, mixed)
+        dtype = self.attention.out.weight.dtype
+        mixed = self.attention(modulate(_rms(x), shift_a, scale_a).to(dtype), appended)
+        x = torch.addcmul(x, gate_a, mixed.to(x.dtype))
         if self.cross is not None and context is not None:
-            x = x + self.cross(x, context)
-        return torch.addcmul(x, gate_m, self.mlp(modulate(_rms(x), shift_m, scale_m)))
+            x = x + self.cross(x.to(dtype), context)
+        return torch.addcmul(x, gate_m, self.mlp(modulate(_rms(x), shift_m, scale_m).to(dtype)).to(x.dtype))
 
     def keys_values(
         self, tokens: Float[Tensor, "B L e"] | None, appended: Float[Tensor, "B M d"] | None
@@ -249,7 +248,7 @@ class PlaneDiT(nn.Module):
         batch, grid = len(latents), tuple(size // self.config.patch for size in latents.shape[-2:])
         x = self.patches(latents.to(self.patches.weight.dtype).flatten(0, 1))
         x = rearrange(x, "(B k) d y x -> B (k y x) d", k=3)
-        x = x + plane_positions(grid[0], grid[1], self.config.dim, x.device).to(x.dtype)
+        x = x + plane_positions(grid[0], grid[1], self.config.dim, x.device)
 
         vector = self.time_embedding(time.expand(batch)) + cached.vector
         modulation = vector if self.modulation is None else self.modulation(F.silu(vector))
@@ -261,10 +260,9 @@ class PlaneDiT(nn.Module):
                 x = block(*inputs)
 
         shift, scale = self._last(vector)
-        x = self.out(modulate(_rms(x), shift[:, None], scale[:, None]))
-        p, q = self.config.patch, grid[0]
-        x = rearrange(x, "B (k y x) (C p q) -> B k C (y p) (x q)", k=3, y=q, p=p, q=p)
-        return x.to(latents.dtype)
+        x = self.out(modulate(_rms(x), shift[:, None], scale[:, None]).to(self.patches.weight.dtype))
+        p = self.config.patch
+        return rearrange(x, "B (k y x) (C p q) -> B k C (y p) (x q)", k=3, y=grid[0], p=p, q=p).to(latents.dtype)
 
     def precompute(self, condition: Condition) -> CachedCondition:
         """Everything about a condition that does not depend on time.
@@ -297,8 +295,7 @@ class PlaneDiT(nn.Module):
             if labels is not None and bool((labels != NO_LABEL).any()):
                 raise ValueError("this network was built without classes; set classes or leave the labels out")
             return self.patches.weight.new_zeros(batch, self.config.dim)
-        if labels is None:
-            labels = torch.full((batch,), NO_LABEL, device=self.classes.weight.device)
+        labels = torch.full((batch,), NO_LABEL, device=self.classes.weight.device) if labels is None else labels
         if bool((labels >= self.config.classes).any()) or bool((labels < NO_LABEL).any()):
             raise ValueError(f"labels must lie in 0..{self.config.classes - 1} (or be -1), found {labels.tolist()}")
         return self.classes(torch.where(labels == NO_LABEL, self.config.classes, labels))
@@ -343,7 +340,7 @@ def _context_layer(config: PlaneDiTConfig) -> nn.Module | None:
 
 def _rms(x: Tensor) -> Tensor:
     """RMS norm whose gain is the modulation's scale."""
-    return F.rms_norm(x, (x.shape[-1],), eps=EPS)
+    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
 
 def _for_batch(pair: KeysValues | None, batch: int) -> tuple[Tensor, Tensor] | None:

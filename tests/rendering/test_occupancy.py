@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from latent3d.nn.triplane_field import TriPlaneFieldConfig
 from latent3d.rendering.occupancy import EMPTY_DENSITY, Occupancy
+from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
 from latent3d.rendering.volume import VolumeConfig, render_rays, render_volume
 
 from .scenes import ring_cameras
@@ -47,6 +49,46 @@ def test_pictures_are_those_of_the_complete_renderer_and_cost_less(objects, fine
     solid = (complete.alpha > 0.1).expand_as(complete.normals)
     torch.testing.assert_close(sparse.normals[solid], complete.normals[solid], atol=2e-2, rtol=0)
     assert asked_few < 0.7 * asked_all
+
+
+def _triplane_field(channels=16, size=32):
+    """A ball of features: the first channel's mean over the planes is the squared distance to the middle."""
+    place = (torch.arange(size) + 0.5) / size * 2 - 1
+    planes = 0.3 * torch.rand(1, 3, channels, size, size)
+    planes[:, :, 0] = 1.5 * (place[:, None] ** 2 + place**2)
+    network = TriPlaneFieldConfig(features=channels).build()
+    first, last = network.layers
+    with torch.no_grad():
+        for unit, sign in ((0, -1.0), (1, 1.0)):  # the difference of two softplus units is linear
+            first.weight[unit] = 0
+            first.weight[unit, 0], first.bias[unit] = sign * 100, -sign * 40
+            last.weight[0, unit] = -sign
+        last.weight[1:, :2] = 0
+    rows = TriPlaneRows.of(planes)
+
+    def field(points):
+        values = network(sample_triplane(rows, points, HALF))
+        return values.density, values.colors
+
+    return field
+
+
+@torch.no_grad()
+def test_a_triplane_by_occupancy_agrees_and_in_half_precision_within_a_hundredth():
+    field, cameras, config = _triplane_field(), _cameras(1).to(torch.float32), VolumeConfig(coarse=32, fine=32)
+    occupancy = Occupancy.of(field, 1, HALF, resolution=32)
+    complete = render_volume(field, cameras, HALF, config)
+    assert 0.05 < complete.alpha.mean() < 0.6
+    sparse = render_volume(field, cameras, HALF, config, occupancy=occupancy)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = render_volume(field, cameras, HALF, config, occupancy=occupancy)
+    for name in ("rgb", "alpha", "depth_sum"):
+        value = getattr(complete, name)
+        torch.testing.assert_close(getattr(sparse, name), value, atol=1e-4, rtol=0, msg=name)
+        torch.testing.assert_close(getattr(half, name), value, atol=1e-2, rtol=0)
+    assert not torch.equal(half.rgb, sparse.rgb)
+    with torch.inference_mode():
+        assert torch.equal(render_volume(field, cameras, HALF, config, occupancy=occupancy).rgb, sparse.rgb)
 
 
 def test_nothing_is_asked_behind_what_is_opaque():

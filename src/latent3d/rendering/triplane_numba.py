@@ -6,14 +6,15 @@ result does not depend on the number of threads. Letters: B objects, N points, C
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from latent3d.rendering.splats_numba_lanes import LANES, add_scaled, jit, lane_dot
+from latent3d.rendering.splats_numba_lanes import LANES, _lanes, _load, jit, lane_dot
 from latent3d.rendering.threads import run_shares, thread_count
 from latent3d.representations.triplane import PLANE_AXES
 
@@ -58,38 +59,89 @@ class _Sample(torch.autograd.Function):
         return d_table if to_table else None, d_positions.sum(0) if to_points else None, None
 
 
-@jit()
-def _cell(position, size):
-    """Pixel before a position in [-1, 1] along an axis of ``size`` pixels, and the weight of the pixel after it.
+@intrinsic
+def blend_lanes(typing_context, target, target_at, source, places, factors):
+    """target.flat[t : t + 16] += sum_k factors[k] * source.flat[places[k] : places[k] + 16] for four k, one store."""
 
-    Positions beyond one pixel outside give a cell without pixels.
+    def generate(context, builder, signature, arguments):
+        kind, _, source_kind, _, _ = signature.args
+        pointer, vector = _lanes(context, builder, kind, arguments[0], arguments[1])
+        total = _load(builder, pointer, kind)
+        for k in range(4):
+            row, _ = _lanes(context, builder, source_kind, arguments[2], builder.extract_value(arguments[3], k))
+            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
+            product = builder.fmul(factor, _load(builder, row, source_kind), flags=["contract"])
+            total = builder.fadd(total, product, flags=["contract"])
+        builder.store(total, pointer).align = kind.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    four = types.UniTuple(target.dtype, 4)
+    return types.void(target, types.intp, source, types.UniTuple(types.intp, 4), four), generate
+
+
+@intrinsic
+def scatter_lanes(typing_context, target, places, source, source_at, factors):
+    """target.flat[places[k] : places[k] + 16] += factors[k] * source.flat[s : s + 16] for four k, in turn."""
+
+    def generate(context, builder, signature, arguments):
+        kind, _, source_kind, _, _ = signature.args
+        pointer, vector = _lanes(context, builder, source_kind, arguments[2], arguments[3])
+        value = _load(builder, pointer, source_kind)
+        for k in range(4):
+            row, _ = _lanes(context, builder, kind, arguments[0], builder.extract_value(arguments[1], k))
+            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
+            product = builder.fmul(factor, value, flags=["contract"])
+            total = builder.fadd(_load(builder, row, kind), product, flags=["contract"])
+            builder.store(total, row).align = kind.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    four = types.UniTuple(target.dtype, 4)
+    return types.void(target, types.UniTuple(types.intp, 4), source, types.intp, four), generate
+
+
+def _everywhere(builder, vector, number):
+    """One number in all lanes."""
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(single, single, zeros)
+
+
+@jit()
+def _neighbours(position, size):
+    """The two pixels around a position in [-1, 1] along an axis of ``size`` pixels.
+
+    Returns their numbers, moved inside; their weights, 0 outside; and how these change with the position in pixels.
     """
     number = type(position)
-    place = ((position + number(1)) * number(size) - number(1)) / number(2)
+    zero, one = number(0), number(1)
+    place = ((position + one) * number(size) - one) * number(0.5)
+    # beyond one pixel outside everything is zero: the clamp only keeps far points within the integers
     place = min(max(place, number(-2)), number(size + 1))
-    first = math.floor(place)
-    return int(first), place - number(first)
+    first = int(place + number(2)) - 2  # the floor, as there is nothing below -2
+    after = place - number(first)
+    here, there = 0 <= first < size, 0 <= first + 1 < size
+    numbers = (min(max(first, 0), size - 1), min(max(first + 1, 0), size - 1))
+    weights = (one - after if here else zero, after if there else zero)
+    return numbers, weights, (-one if here else zero, one if there else zero)
 
 
 @jit()
-def _add_row(target, target_at, source, source_at, factor, channels):
-    """target.flat[t : t + channels] += factor * source.flat[s : s + channels], of flat arrays."""
-    whole = channels - channels % LANES
-    for c in range(0, whole, LANES):
-        add_scaled(target, target_at + c, source, source_at + c, factor)
-    for c in range(whole, channels):
-        target[target_at + c] += factor * source[source_at + c]
+def _places(line, rows, columns, width, channels):
+    """Where the four pixels of a cell begin in the flat table; ``line`` is the plane's first row of pixels."""
+    upper, lower = (line + rows[0]) * width, (line + rows[1]) * width
+    return (
+        (upper + columns[0]) * channels,
+        (upper + columns[1]) * channels,
+        (lower + columns[0]) * channels,
+        (lower + columns[1]) * channels,
+    )
 
 
 @jit()
-def _row_dot(left, left_at, right, right_at, channels):
-    whole = channels - channels % LANES
-    total = left.dtype.type(0)
-    for c in range(0, whole, LANES):
-        total += lane_dot(left, left_at + c, right, right_at + c)
-    for c in range(whole, channels):
-        total += left[left_at + c] * right[right_at + c]
-    return total
+def _products(down, right, factor):
+    """Factors of the four pixels, in the order of `_places`."""
+    upper, lower = factor * down[0], factor * down[1]
+    return upper * right[0], upper * right[1], lower * right[0], lower * right[1]
 
 
 @jit()
@@ -98,24 +150,25 @@ def sample_share(share, shares, table, positions, axes, factor, out, planes):
     batch, count = positions.shape[0], positions.shape[1]
     height, width, channels = table.shape[2], table.shape[3], table.shape[4]
     flat, target = table.reshape(-1), out.reshape(-1)
-    one = table.dtype.type(1)
-    total = batch * count
+    whole, total = channels - channels % LANES, batch * count
     for index in range(total * share // shares, total * (share + 1) // shares):
         b, n = index // count, index % count
         for plane in range(3):
-            column, right = _cell(positions[b, n, axes[plane, 0]], width)
-            row, down = _cell(positions[b, n, axes[plane, 1]], height)
+            columns, right, _ = _neighbours(positions[b, n, axes[plane, 0]], width)
+            rows, down, _ = _neighbours(positions[b, n, axes[plane, 1]], height)
+            places = _places((b * 3 + plane) * height, rows, columns, width, channels)
+            factors = _products(down, right, factor)
             at = (index * planes + plane % planes) * channels
-            base = (b * 3 + plane) * height
-            for i in range(2):
-                if row + i < 0 or row + i >= height:
-                    continue
-                along = factor * (down if i else one - down)
-                line = (base + row + i) * width
-                if 0 <= column < width:
-                    _add_row(target, at, flat, (line + column) * channels, along * (one - right), channels)
-                if 0 <= column + 1 < width:
-                    _add_row(target, at, flat, (line + column + 1) * channels, along * right, channels)
+            for c in range(0, whole, LANES):
+                blend_lanes(target, at + c, flat, _shifted(places, c), factors)
+            for c in range(whole, channels):
+                for k in range(4):
+                    target[at + c] += factors[k] * flat[places[k] + c]
+
+
+@jit()
+def _shifted(places, c):
+    return places[0] + c, places[1] + c, places[2] + c, places[3] + c
 
 
 @jit()
@@ -127,31 +180,39 @@ def sample_backward_share(
     height, width, channels = table.shape[2], table.shape[3], table.shape[4]
     flat, incoming, target = table.reshape(-1), d_out.reshape(-1), d_table.reshape(-1)
     number = table.dtype.type
-    zero, one, half = number(0), number(1), number(0.5)
+    half, whole = number(0.5), channels - channels % LANES
     for unit in range(share, 3 * batch, shares):
         b, plane = unit // 3, unit % 3
-        base = (b * 3 + plane) * height
-        first, second = axes[plane, 0], axes[plane, 1]
         for n in range(count):
-            column, right = _cell(positions[b, n, first], width)
-            row, down = _cell(positions[b, n, second], height)
+            columns, right, to_right = _neighbours(positions[b, n, axes[plane, 0]], width)
+            rows, down, to_down = _neighbours(positions[b, n, axes[plane, 1]], height)
+            places = _places(unit * height, rows, columns, width, channels)
             at = ((b * count + n) * planes + plane % planes) * channels
-            d_right, d_down = zero, zero
-            for i in range(2):
-                if row + i < 0 or row + i >= height:
-                    continue
-                along = down if i else one - down
-                for j in range(2):
-                    if column + j < 0 or column + j >= width:
-                        continue
-                    across = right if j else one - right
-                    place = ((base + row + i) * width + column + j) * channels
-                    if to_table:
-                        _add_row(target, place, incoming, at, factor * along * across, channels)
-                    if to_points:
-                        product = factor * _row_dot(flat, place, incoming, at, channels)
-                        d_right += product * (along if j else -along)
-                        d_down += product * (across if i else -across)
+            if to_table:
+                factors = _products(down, right, factor)
+                for c in range(0, whole, LANES):
+                    scatter_lanes(target, _shifted(places, c), incoming, at + c, factors)
+                for c in range(whole, channels):
+                    for k in range(4):
+                        target[places[k] + c] += factors[k] * incoming[at + c]
             if to_points:
-                d_positions[plane, b, n, first] = d_right * number(width) * half
-                d_positions[plane, b, n, second] = d_down * number(height) * half
+                along_right, along_down = _products(down, to_right, factor), _products(to_down, right, factor)
+                d_right, d_down = number(0), number(0)
+                for k in range(4):
+                    product = _row_dot(flat, places[k], incoming, at, channels)
+                    d_right += along_right[k] * product
+                    d_down += along_down[k] * product
+                d_positions[plane, b, n, axes[plane, 0]] = d_right * number(width) * half
+                d_positions[plane, b, n, axes[plane, 1]] = d_down * number(height) * half
+
+
+@jit()
+def _row_dot(left, left_at, right, right_at, channels):
+    """Sum of left.flat[l : l + channels] * right.flat[r : r + channels]."""
+    whole = channels - channels % LANES
+    total = left.dtype.type(0)
+    for c in range(0, whole, LANES):
+        total += lane_dot(left, left_at + c, right, right_at + c)
+    for c in range(whole, channels):
+        total += left[left_at + c] * right[right_at + c]
+    return total

@@ -248,7 +248,7 @@ def field_normals(
 
 
 def _along(field: Field, origins: Tensor, directions: Tensor, half_size: float) -> Field:
-    """The field by distances (B, R, S) instead of points: densities (B, R, S), colours (B, R, S, C), at least float32."""
+    """The field by distances (B, R, S): densities (B, R, S) and colours (B, R, S, C), both in at least float32."""
 
     def along(distances: Tensor) -> tuple[Tensor, Tensor]:
         density, colors = field(points_along(origins, directions, distances, half_size).flatten(1, 2))

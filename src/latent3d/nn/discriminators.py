@@ -125,11 +125,9 @@ class FeatureDiscriminator(nn.Module):
     def _head(self, channels: int, width: int) -> nn.Module:
         norm: Callable[[Any], Any] = spectral_norm if self.config.spectral else lambda layer: layer
         return nn.Sequential(
-            norm(nn.Conv2d(channels, width, 1)),
+            norm(nn.Conv2d(channels, width, 3, stride=2, padding=1)),
             nn.LeakyReLU(0.2),
             norm(nn.Conv2d(width, width, 3, stride=2, padding=1)),
-            nn.LeakyReLU(0.2),
-            norm(nn.Conv2d(width, width, 3, padding=1)),
             nn.LeakyReLU(0.2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),

@@ -21,7 +21,7 @@ from latent3d.evaluation.records import read_record
 from .mesh_world import Boxes, Oracle
 
 WEIGHTS = {"name": "oracle", "sha256": "0" * 64}
-VIEWS = ReconstructionProtocol(inputs=2, novel=4, size=32)
+VIEWS = ReconstructionProtocol(inputs=2, novel=4, size=32, input_size=48)
 SETS = GenerationProtocol(views=3, size=32, points=128, outer=False)
 
 

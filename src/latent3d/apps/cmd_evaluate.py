@@ -18,7 +18,8 @@ from latent3d.apps.options import option
 class Evaluate:
     """Measure a model beside its baselines; writes JSON and Markdown, and goes on where it stopped.
 
-    On worlds, or with --data on posed photos of your own (latent3d compare shows what changed between two results).
+    On procedural worlds or objects, or with --data on photos or meshes of your own (latent3d compare shows what changed
+    between two results).
     """
 
     weights: Annotated[tyro.conf.Positional[str | None], option("NAME|DIR", "ggs_rooms")] = None
@@ -26,9 +27,9 @@ class Evaluate:
     out: Path = Path("out/evaluation")
     """Folder for the tables."""
     data: Annotated[tuple[Path, ...], option("DIR", "worlds")] = ()
-    """Folders of posed captures (see latent3d data check) or banks of clips instead of worlds."""
-    protocol: tuple[str, ...] = ("ggs_one_ref", "ggs_two_ref")
-    """Which references and targets, by name; also ggs_two_ref_outside."""
+    """Folders of captures (see latent3d data check) or banks in place of worlds; of meshes or banks for objects."""
+    protocol: Annotated[tuple[str, ...], option("NAME", "those of the weights")] = ()
+    """ggs_one_ref, ggs_two_ref, ggs_two_ref_outside; for objects objects_reconstruction, objects_generation."""
     index: Annotated[Path | None, option("FILE", "none")] = None
     """Published cases (pixelSplat, latentSplat, MVSplat360) in place of a protocol; --data holds their scenes."""
     views: int = 8
@@ -37,14 +38,22 @@ class Evaluate:
     """Photos of a capture that far apart."""
     scale: Annotated[Literal["auto"] | float, option("auto|FACTOR", "auto")] = "auto"
     """Factor of a capture's translations, to metres; auto: by the points that match between the references."""
-    family: tuple[str, ...] = ("mixed", "other")
-    """Kinds of worlds; other is never trained on."""
+    family: Annotated[tuple[str, ...], option("NAME", "mixed other, or all classes")] = ()
+    """Kinds of worlds (other is never trained on) or classes of objects."""
     split: Literal["test", "val"] = "test"
     """Which part of the seeds."""
     scenes: int = 64
-    """Scenes per family, at most so many per capture or bank."""
-    steps: tuple[int, ...] = (1, 30)
+    """Scenes per family, at most so many per capture or bank; objects, and samples of each kind."""
+    steps: Annotated[tuple[int, ...], option("INT", "1 30, for objects 50")] = ()
     """Numbers of sampler steps to compare."""
+    inputs: int = 4
+    """Views of an object that are given for its reconstruction."""
+    conditions: Annotated[tuple[str, ...], option("KIND", "all that the model knows")] = ()
+    """What samples of objects are told: none, class, text, image."""
+    guidance: Annotated[float | None, option("SCALE", "by the kind of condition")] = None
+    """Guidance of samples of objects."""
+    training: int = 256
+    """Training shapes among which the nearest one of each sample is looked for; 0: none."""
     seed: int = 0
     """Random seed; scene i samples with seed + i."""
     extractor: str = "random_conv"
@@ -53,14 +62,16 @@ class Evaluate:
     """Its weights, where it needs some."""
     lpips: Annotated[tuple[Path, Path] | None, option("TRUNK HEADS", "none")] = None
     """LPIPS from local files: torchvision's AlexNet or VGG16, and its linear heads."""
+    clip: Annotated[Path | None, option("DIR", "none")] = None
+    """Folder of a CLIP model, for the likeness of objects to their picture (CLIP-I)."""
     baselines_only: bool = False
     """Score what needs no model."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
 
     def run(self) -> None:
-        if min(self.scenes, self.stride, *self.steps) < 1 or not self.steps or self.views < 2:
-            raise ValueError("give at least one of --scenes, --steps and --stride, and 2 or more --views")
+        if min(self.scenes, self.stride, self.inputs, *self.steps) < 1 or self.views < 2 or self.training < 0:
+            raise ValueError("give at least one of --scenes, --steps, --inputs and --stride, and 2 or more --views")
         if self.scale != "auto" and self.scale <= 0:
             raise ValueError(f"the --scale is auto or a positive number, not {self.scale}")
         from latent3d.evaluation.command import evaluate_command
@@ -83,6 +94,11 @@ class Evaluate:
                 extractor=self.extractor,
                 extractor_weights=self.extractor_weights,
                 lpips_files=self.lpips,
+                clip=self.clip,
+                inputs=self.inputs,
+                conditions=self.conditions,
+                guidance=self.guidance,
+                training=self.training,
                 baselines_only=self.baselines_only,
                 device=self.device,
             )

@@ -1,4 +1,4 @@
-"""``latent3d evaluate``: a model on worlds, captures, banks or published cases, under one or several protocols."""
+"""``latent3d evaluate``: a model of scenes or of objects, under one or several protocols, on any kind of data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from latent3d.data.captures.reference_scale import TYPICAL_DEPTH
 from latent3d.evaluation.features import build_extractor
+from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, OBJECT_STEPS, TRAINING_SHAPES, evaluate_objects
 from latent3d.evaluation.perceptual import lpips
 from latent3d.evaluation.protocols import (
     MAIN,
@@ -22,9 +23,15 @@ from latent3d.evaluation.protocols import (
 )
 from latent3d.evaluation.published import PublishedCases, PublishedScenes
 from latent3d.evaluation.records import markdown
-from latent3d.evaluation.runner import EvaluationConfig, evaluate, load_model
+from latent3d.evaluation.runner import EvaluationConfig, evaluate, load_model, weights_folder
 from latent3d.hardware import has_bf16
 from latent3d.io.atomic import write_text
+from latent3d.weights import read_json
+
+OBJECTS = "objects_"
+"""Begins the names of protocols of objects."""
+FAMILIES = ("mixed", "other")
+STEPS = (1, 30)
 
 
 def evaluate_command(
@@ -33,18 +40,23 @@ def evaluate_command(
     *,
     data: str | Path | Sequence[str | Path] = (),
     index: str | Path | None = None,
-    protocol: str | Sequence[str] = MAIN,
+    protocol: str | Sequence[str] = (),
     views: int = 8,
     stride: int = 1,
     scale: float | None = None,
-    family: str | Sequence[str] = ("mixed", "other"),
+    family: str | Sequence[str] = (),
     scenes: int = 64,
-    steps: Sequence[int] = (1, 30),
+    steps: Sequence[int] = (),
     seed: int = 0,
     split: str = "test",
     extractor: str = "random_conv",
     extractor_weights: str | Path | None = None,
     lpips_files: tuple[str | Path, str | Path] | None = None,
+    clip: str | Path | None = None,
+    inputs: int = 4,
+    conditions: Sequence[str] = (),
+    guidance: float | None = None,
+    training: int = TRAINING_SHAPES,
     baselines_only: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -52,19 +64,24 @@ def evaluate_command(
     """The tables of a weights folder: every protocol on every source of scenes, and ``results.md`` with all of them.
 
     Args:
-        weights: folder, or name of shipped weights; default the shipped ``ggs_rooms``.
-        data: folders of captures (any layout) or banks of clips in place of the worlds.
+        weights: folder, or name of shipped weights; default the shipped ``ggs_rooms``, for protocols of objects
+            ``ln3diff_shapes``.
+        data: folders of captures (any layout) or banks of clips in place of the worlds; for models of objects folders
+            of meshes or banks of objects.
         index: file of published cases, for which ``data`` holds the captures; takes the place of ``protocol``.
-        protocol: one or several names.
+        protocol: one or several names; default those of the weights' kind: `MAIN` or `OBJECT_PROTOCOLS`.
         views: views per scene.
         stride: distance of neighbouring photos of a scene in a capture.
         scale: factor on a capture's translations. None: captures that are not in metres are scaled, scene by scene, so
             that the points that match between the references lie at a median depth of `TYPICAL_DEPTH`.
-        family: one or several kinds of worlds, where no data is given.
-        scenes: at most so many scenes per source (worlds: clips 0 .. scenes - 1 of the split).
-        steps: numbers of denoising steps; scene i samples with ``seed`` + i.
+        family: one or several kinds of worlds (default mixed, other) or classes of objects (default all), where no data
+            is given.
+        scenes: at most so many scenes or objects per source (worlds: clips 0 .. scenes - 1 of the split).
+        steps: numbers of denoising steps (default 1 and 30, for objects 50); scene i samples with ``seed`` + i.
         extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
         lpips_files: trunk and linear heads (see `latent3d.evaluation.perceptual.lpips`); without them no LPIPS.
+        clip: folder of a CLIP model, for CLIP-I of objects (with ``extractor`` clip, that one serves).
+        inputs, conditions, guidance, training: of objects, see `latent3d.evaluation.object_command.evaluate_objects`.
         baselines_only: score what needs no model, at 128 x 128.
 
     Returns:
@@ -74,12 +91,22 @@ def evaluate_command(
         FileNotFoundError, ValueError: for weights, names or folders that cannot be used.
     """
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
-    names = [protocol] if isinstance(protocol, str) else list(protocol)
-    protocols = [get_protocol(name, views) for name in names]
+    names = _names(protocol) or list(_protocols_of(weights))
+    kinds = _names(family)
     features = build_extractor(extractor, extractor_weights)
     perceptual = None if lpips_files is None else lpips(*lpips_files)
+    if any(name.startswith(OBJECTS) for name in names):
+        embedding = features if clip is None and extractor == "clip" else clip and build_extractor("clip", clip)
+        records = evaluate_objects(
+            weights, out, protocol=names, data=folders, family=kinds, objects=scenes, inputs=inputs,
+            conditions=conditions or None, steps=steps or OBJECT_STEPS, guidance=guidance, training=training, seed=seed,
+            split=split, extractor=features, embedding=embedding or None, perceptual=perceptual,
+            baselines_only=baselines_only, device=device, progress=progress,
+        )  # fmt: skip
+        return _written(records, out)
+    protocols = [get_protocol(name, views) for name in names]
     model, about, size = (None, None, (128, 128)) if baselines_only else load_model(weights, device)
-    config = EvaluationConfig(steps=tuple(steps), seed=seed, bf16=has_bf16(torch.device(device).type))
+    config = EvaluationConfig(steps=tuple(steps or STEPS), seed=seed, bf16=has_bf16(torch.device(device).type))
     jobs: list[tuple[SceneSource, ViewProtocol | PublishedCases, EvaluationConfig]] = []
     if index is not None:
         for folder in _needed(folders):
@@ -91,8 +118,7 @@ def evaluate_command(
         ):
             jobs += [(source, each, config if metric else _scaled(config, scale)) for each in protocols]
     else:
-        kinds = [family] if isinstance(family, str) else list(family)
-        worlds = [WorldScenes(kind, scenes, split, views, size) for kind in kinds]
+        worlds = [WorldScenes(kind, scenes, split, views, size) for kind in kinds or FAMILIES]
         jobs += [(source, each, config) for source in worlds for each in protocols]
     records = [
         evaluate(
@@ -101,8 +127,27 @@ def evaluate_command(
         )
         for source, each, settings in jobs
     ]  # fmt: skip
+    return _written(records, out)
+
+
+def _written(records: list[dict[str, Any]], out: str | Path) -> list[dict[str, Any]]:
     write_text(Path(out) / "results.md", "\n".join(markdown(record) for record in records))
     return records
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _protocols_of(weights: str | Path | None) -> tuple[str, ...]:
+    """The protocols of weights by the kind of model that they hold."""
+    if weights is None:
+        return MAIN
+    folder = weights_folder(weights)
+    if not (folder / "config.json").is_file():
+        return MAIN
+    config = read_json(folder / "config.json").get("config", {})
+    return OBJECT_PROTOCOLS if config.get("type") == "LN3DiffConfig" else MAIN
 
 
 def _scaled(config: EvaluationConfig, scale: float | None) -> EvaluationConfig:

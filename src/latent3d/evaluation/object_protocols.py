@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -58,6 +57,11 @@ class Prompt:
 class ObjectSystem(Protocol):
     """A model of objects."""
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Those of `CONDITIONS` that it can sample by; none for an autoencoder alone."""
+        ...
+
     def reconstruct(self, views: Views) -> ObjectAsset:
         """From posed pictures (V,) over white, with alphas and depths where the model wants them."""
         ...
@@ -99,6 +103,12 @@ class Shape:
     captions: tuple[str, ...]
 
 
+def told_by(shape: Shape) -> tuple[str, ...]:
+    """Those of `CONDITIONS` that a shape can give."""
+    absent = {"class": not shape.label, "text": not shape.captions}
+    return tuple(kind for kind in CONDITIONS if not absent.get(kind, False))
+
+
 @runtime_checkable
 class ShapeSource(Protocol):
     """Numbered objects with meshes, and a description that goes into the record."""
@@ -127,7 +137,8 @@ class ReconstructionProtocol(Config):
         name: as printed.
         inputs: views that the model is given, spread over the upper hemisphere, drawn anew for every object.
         novel: views that are judged, on the spiral of scene representation networks.
-        size: side of all pictures in pixels.
+        size: side of the pictures that are judged, in pixels (all tables of the paper: 128).
+        input_size: side of the pictures that the model is given.
         radius: distance of the cameras in scene units.
         fov_deg: their field of view.
     """
@@ -136,12 +147,13 @@ class ReconstructionProtocol(Config):
     inputs: int = 4
     novel: int = 12
     size: int = 128
+    input_size: int = 128
     radius: float = RADIUS
     fov_deg: float = FOV_DEG
 
     def cameras(self, index: int) -> tuple[Cameras, Cameras]:
         """Of the given and of the novel views of object ``index``."""
-        given = upper_hemisphere(self.inputs, (0, index), self.radius, self.fov_deg, self.size)
+        given = upper_hemisphere(self.inputs, (0, index), self.radius, self.fov_deg, self.input_size)
         return given, spiral(self.novel, self.radius, self.fov_deg, self.size)
 
 
@@ -190,15 +202,13 @@ class GenerationProtocol(Config):
         Raises:
             ValueError: for a shape that has no class or caption to tell.
         """
+        if kind not in told_by(shape):
+            raise ValueError(f"the held-back shapes have no {kind}; leave that condition out")
         if kind == "none":
             return Prompt()
         if kind == "image":
             return Prompt(picture=MeshAsset(shape.mesh).render(self.picture_camera()).images[0])
-        if kind == "class" and shape.label:
-            return Prompt(label=shape.label)
-        if kind == "text" and shape.captions:
-            return Prompt(text=shape.captions[0])
-        raise ValueError(f"the held-back shapes have no {kind}; leave that condition out")
+        return Prompt(label=shape.label) if kind == "class" else Prompt(text=shape.captions[0])
 
 
 @dataclass(frozen=True)
@@ -257,8 +267,8 @@ class MeshFolder:
         paths = [path for path in found if path.is_file() and path.suffix.lower() in MESH_FILES]
         if not paths:
             raise FileNotFoundError(f"'{folder}' holds no mesh; give a folder with {', '.join(MESH_FILES)} files")
-        chosen = torch.linspace(0, len(paths) - 1, min(count or len(paths), len(paths))).round().long().tolist()
-        self.paths, self.total = [paths[i] for i in chosen], len(paths)
+        self.total = len(paths)
+        self.paths = [paths[i] for i in _evenly(list(range(self.total)), count or self.total)]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -310,3 +320,60 @@ class ShapeCases:
     def describe(self) -> dict[str, Any]:
         """As the shapes describe themselves."""
         return self.shapes.describe()
+
+
+class BankCases:
+    """Objects of banks (see `latent3d.data.object_bank`) as cases: stored views, also of real captures."""
+
+    def __init__(self, folder: str | Path, count: int | None = None) -> None:
+        """Open a bank.
+
+        Args:
+            count: at most so many objects.
+
+        Raises:
+            FileNotFoundError, ValueError: if it is no bank of objects.
+        """
+        from latent3d.data.object_bank import ObjectBank
+
+        self.folder, self.bank = Path(folder), ObjectBank(folder, count)
+
+    def __len__(self) -> int:
+        return len(self.bank)
+
+    def case(self, index: int, protocol: ReconstructionProtocol) -> ObjectCase:
+        """Object ``index``: inputs evenly among its stored views, at most ``protocol.novel`` of the others judged.
+
+        Raises:
+            ValueError: for pictures of another size than the model's, or too few views.
+        """
+        views = self.bank.views(index)
+        total, side = len(views), views.images.shape[-1]
+        if side != protocol.input_size:
+            raise ValueError(
+                f"the pictures of '{self.folder}' have {side} pixels a side and the model takes {protocol.input_size}; "
+                "render or import the bank at that size"
+            )
+        if total <= protocol.inputs:
+            raise ValueError(f"'{self.folder}' has {total} views per object; {protocol.inputs} inputs leave none")
+        inputs = _evenly(list(range(total)), protocol.inputs)
+        others = [number for number in range(total) if number not in inputs]
+        label = int(self.bank.labels[index])
+        name = self.bank.label_names[label] if label >= 0 else ""
+        return ObjectCase(views[inputs], views[_evenly(others, protocol.novel)], name)
+
+    def describe(self) -> dict[str, Any]:
+        """Name of the folder and how many objects it has."""
+        return {
+            "source": "bank of objects",
+            "family": self.folder.resolve().name,
+            "stored_views": self.bank.num_views,
+            "indices": f"0..{len(self) - 1} of the bank's order",
+            "resize_rule": "none: as stored",
+        }
+
+
+def _evenly(numbers: list[int], count: int) -> list[int]:
+    """At most ``count`` of the numbers, evenly spread."""
+    count = min(count, len(numbers))
+    return [numbers[(2 * i + 1) * len(numbers) // (2 * count)] for i in range(count)]

@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from latent3d.evaluation.records import INTERVAL, METRIC_VERSION, Table, markdow
 from latent3d.evaluation.scene_cache import ResultCache
 from latent3d.evaluation.scoring import TRUTH
 from latent3d.evaluation.sheets import depth_picture
+from latent3d.geometry.cameras import Cameras
 from latent3d.io.atomic import write_text
 from latent3d.io.cards import machine, versions
 from latent3d.representations.views import Views
@@ -167,15 +167,29 @@ def answers_to(system: ObjectSystem | None, case: ObjectCase) -> dict[str, tuple
         asset = system.reconstruct(case.given)
         answers[MODEL] = (asset.render(cameras).to("cpu"), time.perf_counter() - start)
     nearest = case.given[nearest_reference(case.given.cameras, cameras)]
-    answers[NEAREST_INPUT] = (replace(nearest, cameras=cameras, depths=None, normals=None), math.nan)
+    answers[NEAREST_INPUT] = (_repeated(nearest, cameras), math.nan)
     white = torch.ones_like(case.novel.images)
     answers[EMPTY] = (Views(white, cameras, alphas=torch.zeros_like(white[:, :1])), math.nan)
     return answers
 
 
+def _repeated(views: Views, cameras: Cameras) -> Views:
+    """Pictures passed off as those of other cameras, at their size."""
+    size = (cameras.height, cameras.width)
+
+    def fitted(images: Tensor) -> Tensor:
+        if images.shape[-2:] == size:
+            return images
+        return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+    assert views.alphas is not None
+    return Views(fitted(views.images), cameras, alphas=fitted(views.alphas))
+
+
 def _sheet_row(case: ObjectCase, answers: dict[str, tuple[Views, float]]) -> tuple[list[str], list[Tensor]]:
     """Inputs, then two novel views of truth and model with their depths."""
-    columns = [(f"input {i + 1}", image) for i, image in enumerate(case.given.images)]
+    inputs = _repeated(case.given, case.novel.cameras).images
+    columns = [(f"input {i + 1}", image) for i, image in enumerate(inputs)]
     for at in sorted({len(case.novel) // 4, (3 * len(case.novel)) // 4}):
         true_depth = None if case.novel.depths is None else case.novel.depths[at]
         columns.append((TRUTH, case.novel.images[at]))
@@ -203,9 +217,9 @@ def _record(
         methods[f"{name}, {label}"] = score_columns(rows, RECONSTRUCTION_COLUMNS) | {"distances": None}
     perceptual = conditions["perceptual"]
     columns = {key: column for key, column in RECONSTRUCTION_COLUMNS.items() if key != "lpips" or perceptual}
-    images = total * protocol.novel
+    images, (height, width) = len(features[TRUTH]), entries[0]["size"]
     caption = (
-        f"Means over {total} objects ({images} novel views of {protocol.size} x {protocol.size} on fixed cameras) with "
+        f"Means over {total} objects ({images} novel views of {width} x {height}) with "
         f"half the 95 % bootstrap interval over objects; {protocol.inputs} views with depth are given, none of them "
         "judged. PSNR over white per image, then averaged, and on the object's own pixels; depth where both show the "
         "object, without alignment: mean error in percent of the box's side, AbsRel. `white`: a picture without "

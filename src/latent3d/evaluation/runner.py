@@ -233,10 +233,31 @@ def load_model(weights: str | Path | None, device: str) -> tuple[SceneModel, dic
         FileNotFoundError, ValueError: if there are no such weights or they do not fit.
     """
     from latent3d.systems.ggs import GGSConfig
-    from latent3d.weights import find_shipped, load_module, weights_hash
 
-    folder = Path(weights) if weights is not None and Path(weights).is_dir() else find_shipped(str(weights or SHIPPED))
-    system, card = load_module(folder, GGSConfig)
-    config = system.config
+    system, about = load_system(weights or SHIPPED, GGSConfig, device)
+    return system, about, (system.config.height, system.config.width)
+
+
+def load_system(weights: str | Path, kind: type[Config], device: str) -> tuple[Any, dict[str, Any]]:
+    """A system from a weights folder or a name, in evaluation mode on its device, and what identifies it.
+
+    Raises:
+        FileNotFoundError, ValueError: if there are no such weights or they are of another kind.
+    """
+    from latent3d.weights import load_module, weights_hash
+
+    folder = weights_folder(weights)
+    system, card = load_module(folder, kind)
     about = {"name": folder.resolve().name, "sha256": weights_hash(folder), "licence": card.get("licence")}
-    return system.eval().to(device), about, (config.height, config.width)
+    return system.eval().to(device), about
+
+
+def weights_folder(weights: str | Path) -> Path:
+    """A folder as it is, or the folder of shipped weights of that name.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    from latent3d.weights import find_shipped
+
+    return Path(weights) if Path(weights).is_dir() else find_shipped(str(weights))

@@ -1,0 +1,145 @@
+"""``latent3d evaluate`` for models of objects: both protocols on procedural objects, meshes or banks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latent3d.evaluation.features import FeatureExtractor
+from latent3d.evaluation.object_generation import evaluate_generation
+from latent3d.evaluation.object_protocols import (
+    CONDITIONS,
+    BankCases,
+    CaseSource,
+    GenerationProtocol,
+    MeshFolder,
+    ObjectSystem,
+    ProceduralObjects,
+    ReconstructionProtocol,
+    ShapeCases,
+    ShapeSource,
+    told_by,
+)
+from latent3d.evaluation.object_runner import evaluate_reconstruction
+from latent3d.evaluation.perceptual import PerceptualDistance
+
+OBJECT_PROTOCOLS = ("objects_reconstruction", "objects_generation")
+OBJECT_STEPS = (50,)
+TRAINING_SHAPES = 256
+"""Among so many training shapes the nearest one is looked for."""
+
+
+def evaluate_objects(
+    weights: str | Path | None,
+    out: str | Path,
+    *,
+    protocol: Sequence[str] = OBJECT_PROTOCOLS,
+    data: Sequence[Path] = (),
+    family: Sequence[str] = (),
+    objects: int = 64,
+    inputs: int = 4,
+    conditions: Sequence[str] | None = None,
+    steps: Sequence[int] = OBJECT_STEPS,
+    guidance: float | None = None,
+    training: int = TRAINING_SHAPES,
+    seed: int = 0,
+    split: str = "test",
+    extractor: FeatureExtractor | None = None,
+    embedding: FeatureExtractor | None = None,
+    perceptual: PerceptualDistance | None = None,
+    baselines_only: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Every protocol on every source of objects.
+
+    Args:
+        weights: folder, or name of shipped weights; default the shipped ``ln3diff_shapes``.
+        protocol: of `OBJECT_PROTOCOLS`.
+        data: folders of meshes, mesh files, or banks of objects (these for reconstruction alone) in place of procedural
+            objects.
+        family: classes of procedural objects; all by default.
+        objects: at most so many per source; there are as many samples of each kind of condition.
+        inputs: views that are given for a reconstruction.
+        conditions: None: all that the model listens to and the objects can tell.
+        steps, guidance, seed: of sampling, see `evaluate_generation`.
+        training: procedural training shapes among which the nearest is looked for, at least as many as
+            samples; 0 for none.
+        extractor, embedding, perceptual: of distances, CLIP-I and LPIPS.
+        baselines_only: score what needs no model.
+
+    Returns:
+        The records.
+
+    Raises:
+        FileNotFoundError, ValueError: for weights, names or folders that cannot be used.
+    """
+    if unknown := [name for name in protocol if name not in OBJECT_PROTOCOLS]:
+        raise ValueError(f"unknown protocol '{unknown[0]}' for objects; choose among {', '.join(OBJECT_PROTOCOLS)}")
+    system: ObjectSystem | None = None
+    about, size = None, 128
+    if not baselines_only:
+        from latent3d.evaluation.object_models import load_objects
+
+        system, about, size = load_objects(weights, device)
+    cases, shapes = _sources(data, family, objects, split)
+    records = []
+    if "objects_reconstruction" in protocol:
+        how = ReconstructionProtocol(inputs=inputs, input_size=size)
+        records += [
+            evaluate_reconstruction(
+                system, source, out, protocol=how, extractor=extractor, perceptual=perceptual, weights=about,
+                progress=progress,
+            )
+            for source in cases
+        ]  # fmt: skip
+    if "objects_generation" in protocol:
+        if not shapes:
+            raise ValueError("generation is judged by shapes; give meshes with --data, or none for procedural objects")
+        for source in shapes:
+            kinds = _kinds(system, source, conditions)
+            records.append(
+                evaluate_generation(
+                    system, source, out, training=_training(max(training, len(source)) if training else 0, family),
+                    protocol=GenerationProtocol(conditions=kinds), steps=steps, guidance=guidance, seed=seed,
+                    extractor=extractor, embedding=embedding, weights=about, progress=progress,
+                )
+            )  # fmt: skip
+    return records
+
+
+def _sources(
+    data: Sequence[Path], family: Sequence[str], objects: int, split: str
+) -> tuple[list[CaseSource], list[ShapeSource]]:
+    """All sources as cases for reconstruction, and those whose shapes are known."""
+    shapes: list[ShapeSource] = [] if data else [ProceduralObjects(objects, split, tuple(family))]
+    banks: list[CaseSource] = []
+    for folder in data:
+        if (folder / "bank.json").is_file():
+            banks.append(BankCases(folder, objects))
+        else:
+            shapes.append(MeshFolder(folder, objects))
+    return [*(ShapeCases(source) for source in shapes), *banks], shapes
+
+
+def _kinds(system: ObjectSystem | None, source: ShapeSource, conditions: Sequence[str] | None) -> tuple[str, ...]:
+    """Kinds of conditions to sample by: those asked for, else all that are possible.
+
+    Raises:
+        ValueError: if one cannot be, or the weights hold an autoencoder alone.
+    """
+    heard, told = CONDITIONS if system is None else system.conditions, told_by(source.shape(0))
+    if not heard:
+        raise ValueError("these weights hold an autoencoder only; evaluate --protocol objects_reconstruction")
+    if conditions is None:
+        return tuple(kind for kind in CONDITIONS if kind in heard and kind in told)
+    for kind in conditions:
+        if kind not in heard or kind not in told:
+            who, known = ("the model can be told", heard) if kind not in heard else ("the objects can tell", told)
+            raise ValueError(f"{who} {', '.join(known)}, not '{kind}'; change --conditions")
+    return tuple(conditions)
+
+
+def _training(count: int, family: Sequence[str]) -> ShapeSource | None:
+    return ProceduralObjects(count, "train", tuple(family)) if count else None

@@ -104,6 +104,13 @@ def _load(builder, pointer, array_type):
     return value
 
 
+def _everywhere(builder, vector, number):
+    """One number in all lanes."""
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(single, single, zeros)
+
+
 @intrinsic
 def add_scaled(typing_context, target, target_index, source, source_index, factor):
     """target.flat[i : i + 16] += factor * source.flat[j : j + 16], for C-contiguous arrays of one type."""
@@ -112,9 +119,7 @@ def add_scaled(typing_context, target, target_index, source, source_index, facto
         kind, _, source_kind, _, _ = signature.args
         pointer, vector = _lanes(context, builder, kind, arguments[0], arguments[1])
         other, _ = _lanes(context, builder, source_kind, arguments[2], arguments[3])
-        single = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[4], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        factors = builder.shuffle_vector(single, single, zeros)
+        factors = _everywhere(builder, vector, arguments[4])
         product = builder.fmul(factors, _load(builder, other, source_kind), flags=["contract"])
         total = builder.fadd(_load(builder, pointer, kind), product, flags=["contract"])
         builder.store(total, pointer).align = kind.dtype.bitwidth // 8
@@ -140,3 +145,43 @@ def lane_dot(typing_context, left, left_index, right, right_index):
 
     index = types.intp
     return left.dtype(left, index, right, index), generate
+
+
+@intrinsic
+def blend_lanes(typing_context, target, target_at, source, places, factors):
+    """target.flat[t : t + 16] += sum_k factors[k] * source.flat[places[k] : places[k] + 16] for four k, one store."""
+
+    def generate(context, builder, signature, arguments):
+        kind, _, source_kind, _, _ = signature.args
+        pointer, vector = _lanes(context, builder, kind, arguments[0], arguments[1])
+        total = _load(builder, pointer, kind)
+        for k in range(4):
+            row, _ = _lanes(context, builder, source_kind, arguments[2], builder.extract_value(arguments[3], k))
+            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
+            product = builder.fmul(factor, _load(builder, row, source_kind), flags=["contract"])
+            total = builder.fadd(total, product, flags=["contract"])
+        builder.store(total, pointer).align = kind.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    four = types.UniTuple(target.dtype, 4)
+    return types.void(target, types.intp, source, types.UniTuple(types.intp, 4), four), generate
+
+
+@intrinsic
+def scatter_lanes(typing_context, target, places, source, source_at, factors):
+    """target.flat[places[k] : places[k] + 16] += factors[k] * source.flat[s : s + 16] for four k, in turn."""
+
+    def generate(context, builder, signature, arguments):
+        kind, _, source_kind, _, _ = signature.args
+        pointer, vector = _lanes(context, builder, source_kind, arguments[2], arguments[3])
+        value = _load(builder, pointer, source_kind)
+        for k in range(4):
+            row, _ = _lanes(context, builder, kind, arguments[0], builder.extract_value(arguments[1], k))
+            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
+            product = builder.fmul(factor, value, flags=["contract"])
+            total = builder.fadd(_load(builder, row, kind), product, flags=["contract"])
+            builder.store(total, row).align = kind.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    four = types.UniTuple(target.dtype, 4)
+    return types.void(target, types.UniTuple(types.intp, 4), source, types.intp, four), generate

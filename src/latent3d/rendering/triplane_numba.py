@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from latent3d.rendering.splats_numba_lanes import LANES, _lanes, _load, jit, lane_dot
+from latent3d.rendering.splats_numba_lanes import LANES, blend_lanes, jit, lane_dot, scatter_lanes
 from latent3d.rendering.threads import run_shares, thread_count
 from latent3d.representations.triplane import PLANE_AXES
 
@@ -57,53 +54,6 @@ class _Sample(torch.autograd.Function):
             d_out.contiguous().numpy(), planes, to_table, to_points, d_table.numpy(), d_positions.numpy(),
         )  # fmt: skip
         return d_table if to_table else None, d_positions.sum(0) if to_points else None, None
-
-
-@intrinsic
-def blend_lanes(typing_context, target, target_at, source, places, factors):
-    """target.flat[t : t + 16] += sum_k factors[k] * source.flat[places[k] : places[k] + 16] for four k, one store."""
-
-    def generate(context, builder, signature, arguments):
-        kind, _, source_kind, _, _ = signature.args
-        pointer, vector = _lanes(context, builder, kind, arguments[0], arguments[1])
-        total = _load(builder, pointer, kind)
-        for k in range(4):
-            row, _ = _lanes(context, builder, source_kind, arguments[2], builder.extract_value(arguments[3], k))
-            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
-            product = builder.fmul(factor, _load(builder, row, source_kind), flags=["contract"])
-            total = builder.fadd(total, product, flags=["contract"])
-        builder.store(total, pointer).align = kind.dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    four = types.UniTuple(target.dtype, 4)
-    return types.void(target, types.intp, source, types.UniTuple(types.intp, 4), four), generate
-
-
-@intrinsic
-def scatter_lanes(typing_context, target, places, source, source_at, factors):
-    """target.flat[places[k] : places[k] + 16] += factors[k] * source.flat[s : s + 16] for four k, in turn."""
-
-    def generate(context, builder, signature, arguments):
-        kind, _, source_kind, _, _ = signature.args
-        pointer, vector = _lanes(context, builder, source_kind, arguments[2], arguments[3])
-        value = _load(builder, pointer, source_kind)
-        for k in range(4):
-            row, _ = _lanes(context, builder, kind, arguments[0], builder.extract_value(arguments[1], k))
-            factor = _everywhere(builder, vector, builder.extract_value(arguments[4], k))
-            product = builder.fmul(factor, value, flags=["contract"])
-            total = builder.fadd(_load(builder, row, kind), product, flags=["contract"])
-            builder.store(total, row).align = kind.dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    four = types.UniTuple(target.dtype, 4)
-    return types.void(target, types.UniTuple(types.intp, 4), source, types.intp, four), generate
-
-
-def _everywhere(builder, vector, number):
-    """One number in all lanes."""
-    single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(single, single, zeros)
 
 
 @jit()

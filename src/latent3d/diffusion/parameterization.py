@@ -168,6 +168,16 @@ def noise_from_v_vp(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
     return s * x + alpha * v
 
 
+def mix_noise(x: Tensor, noise: Tensor, sigma: Tensor | float, share: Tensor | float) -> Tensor:
+    """eps = s (1 - a) x + a eps': a normal prior's noise and a network's, a per channel (Vahdat et al. 2021, eq. 8).
+
+    s x is the expected noise where the data are standard normal, so a network with a near 0 begins there. In terms of v
+    the same mixture is v = a v'. ``share`` a broadcasts against the latents from the right, as (C, 1, 1) does.
+    """
+    _, s = alpha_and_s(match_leading(sigma, x))
+    return s * (1 - share) * x + share * noise
+
+
 def z0_from_noise_vp(x: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """z0 = (x - s eps) / alpha."""
     alpha, s = alpha_and_s(match_leading(sigma, x))

@@ -1,4 +1,4 @@
-"""Parts and materials put together: one mesh with one atlas, and the sentences that say what it is."""
+"""Parts and materials put together: one mesh with one atlas, and the words that say what it is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from latent3d.representations.mesh import Mesh
-from latent3d.worlds.object_materials import Material, Palette, in_tile, paint_atlas
+from latent3d.worlds.object_captions import Words
+from latent3d.worlds.object_materials import Material, Palette
 from latent3d.worlds.object_parts import Part
+from latent3d.worlds.object_tiles import in_tile, paint_atlas
 from latent3d.worlds.palette import Rng
 
 GOLDEN = 0.6180339887
@@ -17,9 +19,14 @@ GOLDEN = 0.6180339887
 
 
 class Assembly:
-    """An object being built: parts, each with its material, and what can truly be said about them.
+    """An object being built: a family adds parts, each with its material, then says once what it built.
 
-    A family adds parts, then calls `say` once.
+    Attributes:
+        rng: decides everything.
+        palette: where its materials come from.
+        parts, skins: the parts, and the material of each.
+        main: the material that the words name first.
+        words: what the captions are made of.
     """
 
     def __init__(self, rng: Rng) -> None:
@@ -27,11 +34,8 @@ class Assembly:
         self.palette = Palette(rng)
         self.parts: list[Part] = []
         self.skins: list[Material] = []
-        self.noun = ""
-        self.details: list[str] = []
         self.main: Material | None = None
-        self.colour_only = False
-        self.phrases: tuple[str, ...] = ()
+        self.words = Words("object", "", "")
 
     def add(self, material: Material, *parts: Part | Iterable[Part]) -> None:
         """Parts, or groups of parts, of one material."""
@@ -40,22 +44,29 @@ class Assembly:
             self.parts += group
             self.skins += [material] * len(group)
 
-    def say(self, noun: str, main: Material, details: Sequence[str], *, colour_only: bool = False) -> None:
-        """Names the object, its main material and facts about parts ("four tapered legs"), the most telling first."""
-        self.noun, self.main, self.details, self.colour_only = (
-            noun,
-            main,
-            [fact for fact in details if fact],
-            colour_only,
-        )
+    def say(
+        self, noun: str, main: Material, details: Sequence[str], *, look: str | None = None, aliases: Sequence[str] = ()
+    ) -> None:
+        """Says what was built; see `Words`. ``look`` is the main material's if not given."""
+        facts = tuple(fact for fact in details if fact)
+        self.main, self.words = main, Words(noun, look or main.look, main.colour, facts, tuple(aliases))
 
-    def say_freely(self, label: str, main: Material, *phrases: str) -> None:
-        """Describes an object that has no name of its own by phrases, each of which says all about it."""
-        self.noun, self.main, self.phrases = label, main, phrases
+    def say_phrases(self, noun: str, main: Material, *phrases: str) -> None:
+        """Says what was built where phrases tell all of it; see `Words`."""
+        self.main, self.words = main, Words(noun, main.look, main.colour, phrases=phrases)
 
     def materials(self) -> list[Material]:
         """Materials in use, each once, in the order of their tiles."""
         return list(dict.fromkeys(self.skins))
+
+    def area(self, material: Material) -> float:
+        """Surface of all parts of a material, inner ones included, in the units of the parts."""
+        return sum(
+            float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+            for part, skin in zip(self.parts, self.skins, strict=True)
+            if skin is material
+            for a, b, c in [part.points[part.faces].swapaxes(0, 1)]
+        )
 
     def mesh(self, half_size: float) -> Mesh:
         """One mesh within [-half_size, half_size]^3, its longest side filling the box."""
@@ -92,27 +103,6 @@ class Assembly:
         inside = (np.concatenate([part.uvs for part in self.parts]) - lows) * scales + shifts
         return in_tile(np.clip(inside, 0.0, 1.0), np.repeat(numbers, counts)[:, None])
 
-    def captions(self) -> tuple[str, ...]:
-        """Sentences from the fullest of usual length to the shortest, each one true; the first is the main one."""
-        assert self.main is not None, "a family says what it built"
-        if self.phrases:
-            named = f"{with_article(self.noun)} of "
-            sentences = [named + phrase for phrase in self.phrases]
-            return tuple(dict.fromkeys([*sentences, f"{self.noun} in {self.main.colour}", with_article(self.noun)]))
-        look = self.main.colour if self.colour_only else self.main.look
-        few, rest = self.details[:2], self.details[2:]
-        named = f"{look} {self.noun}"
-        sentences = [
-            _with(named, few),
-            _with(named, [*few, *rest]),
-            with_article(named),
-            *(_with(named, [fact]) for fact in self.details[:2]),
-            _with(self.noun, few),
-            with_article(f"{self.main.colour} {self.noun}"),
-            with_article(self.noun),
-        ]
-        return tuple(dict.fromkeys(sentences))
-
 
 def corner_normals(points: np.ndarray, faces: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Unit normals (F, 3, 3) of the corners: means, weighted by area, over the faces of one group around a point."""
@@ -120,20 +110,6 @@ def corner_normals(points: np.ndarray, faces: np.ndarray, groups: np.ndarray) ->
     areas = np.cross(b - a, c - a)
     keys = (faces.astype(np.int64) << 21) + groups[:, None]
     _, inverse = np.unique(keys.ravel(), return_inverse=True)
-    sums = np.stack([np.bincount(inverse, np.repeat(areas[:, axis], 3)) for axis in range(3)], 1)
-    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
+    sums: np.ndarray = np.stack([np.bincount(inverse, np.repeat(areas[:, axis], 3)) for axis in range(3)], 1)
+    sums = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
     return sums[inverse].reshape(-1, 3, 3)
-
-
-def with_article(words: str) -> str:
-    """ "a" or "an" before words."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _with(named: str, details: Sequence[str]) -> str:
-    return f"{with_article(named)} with {listed(details)}" if details else with_article(named)

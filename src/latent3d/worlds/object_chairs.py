@@ -1,19 +1,20 @@
-"""Chairs: dining, office, armchairs and rockers, with legs, backs, arms and cushions of many kinds.
+"""Chairs: with legs, backs, arms and cushions of many kinds; see also `object_soft_chairs`.
 
 Lengths are metres; the sitter looks towards -y.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from latent3d.worlds.object_assembly import Assembly
+from latent3d.worlds.object_captions import with_article
 from latent3d.worlds.object_materials import Material
-from latent3d.worlds.object_parts import (
-    Part, arc, bar, bezier, box, circle, cylinder, ellipsoid, lathe, rectangle, slab, torus, tube, upright,
-)  # fmt: skip
+from latent3d.worlds.object_outlines import bezier, circle, rectangle
+from latent3d.worlds.object_parts import Part, bar, box, lathe, slab, tube, upright
+from latent3d.worlds.object_soft_chairs import armchair, office_chair, shell_chair
 from latent3d.worlds.palette import chance, pick, uniform
 
 
@@ -30,7 +31,7 @@ class Seat:
 def chair(made: Assembly) -> None:
     """Any chair."""
     kind = pick(made.rng, ("dining", "dining", "dining", "dining", "armchair", "office", "shell"))
-    {"dining": _dining, "armchair": _armchair, "office": _office, "shell": _shell}[kind](made)
+    {"dining": _dining, "armchair": armchair, "office": office_chair, "shell": shell_chair}[kind](made)
 
 
 def _dining(made: Assembly) -> None:
@@ -41,28 +42,28 @@ def _dining(made: Assembly) -> None:
     frame = pick(rng, (palette.any_wood, palette.any_wood, palette.any_wood, palette.metal, palette.plastic))()
     soft = palette.fabric(palette.accent) if chance(rng, 0.6) else palette.leather()
     seat_fact = ""
-    outline = _seat_outline(made, seat)
+    outline, inner = _seat(made, seat)
     made.add(frame, slab(outline, seat.low, seat.high, 0.3 * thick))
     if chance(rng, 0.45):
         plump = uniform(rng, 0.03, 0.07)
         made.add(soft, slab(outline * 0.94, seat.high, seat.high + plump, 0.45 * plump))
-        seat_fact = f"a {soft.colour} seat cushion"
-        seat_fact = f"an {soft.colour} seat cushion" if soft.colour[0] in "aeiou" else seat_fact
-    legs = _legs(made, seat, frame)
-    back = _back(made, seat, frame, soft)
-    arms = _arms(made, seat, frame) if chance(rng, 0.25) else ""
+        seat_fact = with_article(f"{soft.colour} seat cushion")
+    legs = _legs(made, inner, frame)
+    back = _back(made, inner, frame, soft)
+    arms = _arms(made, inner, frame) if chance(rng, 0.25) else ""
     made.say("rocking chair" if "rockers" in legs else "chair", frame, [legs, back, arms, seat_fact])
 
 
-def _seat_outline(made: Assembly, seat: Seat) -> np.ndarray:
+def _seat(made: Assembly, seat: Seat) -> tuple[np.ndarray, Seat]:
+    """Outline of the seat, and the rectangle within it that other parts are joined to."""
     kind = pick(made.rng, ("square", "square", "soft", "round", "tapered"))
     width, depth = 2 * seat.x, 2 * seat.y
     if kind == "round":
-        return circle(28) * np.array([seat.x, seat.y]) * 1.03
+        return circle(28) * np.array([seat.x, seat.y]) * 1.06, replace(seat, x=0.8 * seat.x, y=0.8 * seat.y)
     outline = rectangle(width, depth, {"square": 0.015, "soft": 0.09, "tapered": 0.03}[kind], 4)
     if kind == "tapered":
         outline = outline * np.stack([1 - 0.12 * outline[:, 1] / seat.y, np.ones(len(outline))], 1)
-    return outline
+    return outline, seat
 
 
 # ---------------------------------------------------------------- legs
@@ -156,7 +157,7 @@ def _cantilever(made: Assembly, seat: Seat) -> str:
     half = [(x, y, z), *bezier([(x, -y + 0.08, z), (x, -y, z), (x, -y, z - 0.08)], 6),
             *bezier([(x, -y, 0.09), (x, -y, r), (x, -y + 0.09, r)], 6)]  # fmt: skip
     for side in (-1, 1):
-        made.add(metal, tube(np.array(half + [(x, y, r)]) * np.array([side, 1, 1]), r))
+        made.add(metal, tube(np.array([*half, (x, y, r)]) * np.array([side, 1, 1]), r))
     made.add(metal, bar((-x, y, r), (x, y, r), 2 * r, round_=True))
     return f"a bent {metal.colour} metal tube frame"
 
@@ -228,157 +229,3 @@ def _arms(made: Assembly, seat: Seat, material: Material) -> str:
         made.add(material, bar((x, -0.6 * seat.y, seat.low), (x, -0.6 * seat.y, z), 0.03))
         made.add(material, box(width, 1.85 * seat.y, 0.026, 0.008).moved(x, 0.12 * seat.y, z))
     return "armrests"
-
-
-# ---------------------------------------------------------------- upholstered and swivelling chairs
-
-
-def _armchair(made: Assembly) -> None:
-    rng, palette = made.rng, made.palette
-    cover = palette.fabric() if chance(rng, 0.65) else palette.leather()
-    cushion = palette.fabric(palette.accent) if chance(rng, 0.35) else cover
-    feet = palette.wood() if chance(rng, 0.7) else palette.metal()
-    x, y = uniform(rng, 0.26, 0.34), uniform(rng, 0.27, 0.34)
-    foot, base, arm = uniform(rng, 0.06, 0.16), uniform(rng, 0.16, 0.22), uniform(rng, 0.1, 0.16)
-    top, soft = uniform(rng, 0.75, 1.0), uniform(rng, 0.03, 0.06)
-    high = foot + base
-    for sx in (-1, 1):
-        for sy in (-1, 1):
-            place = (sx * (x + 0.02), sy * (y - 0.04))
-            made.add(feet, bar((*place, foot + 0.01), (*place, 0.0), 0.05, taper=0.6, round_=True))
-    made.add(cover, box(2 * x, 2 * y, base, 0.02).moved(z=foot))
-    made.add(cushion, box(2 * x - 0.01, 2 * y - 0.06, 0.14, 0.05).moved(0, -0.04, high - 0.01))
-    wing = chance(rng, 0.3)
-    rolled = chance(rng, 0.4)
-    level = high + uniform(rng, 0.2, 0.28)
-    for side in (-1, 1):
-        centre = side * (x + arm / 2)
-        made.add(cover, box(arm, 2 * y, level - foot - (arm / 2 if rolled else 0), soft).moved(centre, 0, foot))
-        if rolled:
-            roll = (
-                cylinder(0.62 * arm, 2 * y + 0.02, 20, bevel=0.02)
-                .turned(0, 90)
-                .moved(centre, y + 0.01, level - 0.3 * arm)
-            )
-            made.add(cover, roll)
-        if wing:
-            made.add(cover, box(0.07, 0.24, top - level - 0.03, 0.03).moved(side * (x + 0.03), y - 0.08, level))
-    back = box(2 * x + (0.1 if wing else 0.0), 0.16, top - foot, soft).moved(0, y, foot)
-    made.add(cover, back.leaning(high, y=uniform(rng, 0.05, 0.2)))
-    pillow = ""
-    if chance(rng, 0.35):
-        throw = palette.fabric(pick(rng, (palette.accent, "white", "yellow", "red")))
-        part = ellipsoid(0.19, 0.07, 0.19, 20, 8).turned(0, -18).moved(uniform(rng, -0.08, 0.08), y - 0.15, high + 0.27)
-        made.add(throw, part)
-        pillow = f"a pillow in {throw.colours[0]}"
-    seat_fact = f"a cushion in {cushion.colour}" if cushion is not cover else "a thick cushion"
-    arms = "rolled arms" if rolled else "wide arms"
-    made.say(
-        "armchair", cover, [arms, "a winged back" if wing else "", pillow, seat_fact, f"short {feet.stuff_word} feet"]
-    )
-
-
-def _office(made: Assembly) -> None:
-    rng, palette = made.rng, made.palette
-    cover = pick(rng, (palette.fabric, palette.leather, palette.plastic))()
-    frame = palette.plastic("black") if chance(rng, 0.6) else palette.metal("silver")
-    x, y, high = uniform(rng, 0.22, 0.27), uniform(rng, 0.21, 0.25), uniform(rng, 0.42, 0.52)
-    spokes = int(pick(rng, (4, 5, 5, 5)))
-    for k in range(spokes):
-        spoke = bar((0, 0.0, 0.12), (0, -0.28, 0.075), 0.05, 0.035, taper=0.6)
-        caster = cylinder(0.032, 0.04, 14, bevel=0.006).turned(1, 90).moved(-0.02, -0.28, 0.032)
-        made.add(frame, spoke.turned(2, 360.0 * k / spokes), caster.turned(2, 360.0 * k / spokes))
-    made.add(frame, cylinder(0.045, 0.09, 16).moved(z=0.08), cylinder(0.025, high - 0.1, 14).moved(z=0.1))
-    made.add(frame, box(0.2, 0.22, 0.04, 0.01).moved(z=high - 0.04))
-    outline = rectangle(2 * x, 2 * y, 0.1, 5)
-    made.add(cover, slab(outline, high, high + 0.075, 0.03))
-    tall = uniform(rng, 0.38, 0.62)
-    low = high + uniform(rng, 0.08, 0.16)
-    back = upright(rectangle(2 * x - 0.02, tall, uniform(rng, 0.05, 0.16), 6), -0.03, 0.03, 0.022)
-    curved = back.mapped(lambda p: p - np.stack([0 * p[:, 0], 0.9 * p[:, 0] ** 2, 0 * p[:, 0]], 1))
-    lean = uniform(rng, 0.08, 0.2)
-    made.add(cover, curved.moved(0, y + 0.03, low + tall / 2).leaning(high, y=lean))
-    path = bezier([(0, 0.1, high - 0.02), (0, y + 0.12, high - 0.03), (0, y + 0.08 + 0.1 * lean, low + 0.25 * tall)], 8)
-    made.add(frame, tube(path, 1.0, section=rectangle(0.06, 0.02)))
-    arms = chance(rng, 0.6)
-    for side in (-1, 1) if arms else ():
-        points = [(0, 0.02, high - 0.02), (side * (x + 0.07), 0.02, high - 0.03), (side * (x + 0.06), 0.02, high + 0.2)]
-        made.add(frame, tube(bezier(points, 8), 0.016))
-        made.add(frame, box(0.06, 0.26, 0.03, 0.012).moved(side * (x + 0.06), 0.0, high + 0.195))
-    star = f"a {'five' if spokes == 5 else 'four'}-armed swivel base on casters"
-    made.say("office chair", cover, [star, "armrests" if arms else "", "a tall back" if tall > 0.5 else "a low back"])
-
-
-def _shell(made: Assembly) -> None:
-    """A bent seat of one piece on thin legs."""
-    rng, palette = made.rng, made.palette
-    shell = palette.plastic() if chance(rng, 0.7) else palette.wood()
-    wood = chance(rng, 0.5)
-    under = palette.wood("light brown") if wood else palette.metal(pick(rng, ("silver", "black")))
-    x, high, tall = uniform(rng, 0.21, 0.26), uniform(rng, 0.42, 0.47), uniform(rng, 0.32, 0.45)
-    lean = uniform(rng, 0.08, 0.18)
-    line = bezier(
-        [(-0.25, high - 0.03), (-0.2, high + 0.01), (0.0, high - 0.02), (0.25, high - 0.05), (0.22, high + 0.2),
-         (0.22 + lean, high + tall)], 18,
-    )  # fmt: skip
-    dish, wrap = uniform(rng, 0.02, 0.05), uniform(rng, 0.05, 0.14)
-    across = np.linspace(-1, 1, 9)
-    run = np.linspace(0, 1, len(line))
-    half = x * (0.92 - 0.35 * np.clip((run - 0.6) / 0.4, 0, 1) ** 2 - 0.25 * np.clip((0.12 - run) / 0.12, 0, 1) ** 2)
-    tangent = np.gradient(line, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    lift = (dish + (wrap - dish) * np.clip((run - 0.35) / 0.3, 0, 1))[:, None] * across**2
-    sheets = []
-    for thickness in (0.011, -0.011):
-        offset = lift + thickness
-        sheets.append(
-            np.stack(
-                [half[:, None] * across, line[:, :1] + offset * normal[:, :1], line[:, 1:] + offset * normal[:, 1:]], -1
-            )
-        )
-    rings = np.concatenate([sheets[0], sheets[1][:, ::-1]], 1)
-    made.add(shell, _skin(rings))
-    for sx in (-1, 1):
-        for y, reach in ((-0.13, -0.23), (0.13, 0.24)):
-            made.add(
-                under,
-                bar(
-                    (sx * 0.11, y, high - 0.035),
-                    (sx * (x - 0.01), reach, 0),
-                    0.034 if wood else 0.018,
-                    taper=0.65,
-                    round_=True,
-                ),
-            )
-        if not wood:
-            made.add(under, bar((sx * 0.11, -0.14, high - 0.04), (sx * 0.11, 0.14, high - 0.04), 0.018, round_=True))
-    made.add(under, bar((-0.12, -0.13, high - 0.04), (0.12, -0.13, high - 0.04), 0.018, round_=True))
-    made.add(under, bar((-0.12, 0.13, high - 0.04), (0.12, 0.13, high - 0.04), 0.018, round_=True))
-    arms = ""
-    if chance(rng, 0.25):
-        for side in (-1, 1):
-            path = bezier(
-                [
-                    (side * x, -0.12, high),
-                    (side * (x + 0.06), -0.1, high + 0.26),
-                    (side * (x + 0.02), 0.24, high + 0.2),
-                ],
-                12,
-            )
-            made.add(under, tube(path, 0.012))
-        arms = "slim armrests"
-    made.say("shell chair", shell, [f"four thin {under.look} legs", arms, "a curved one-piece seat"])
-
-
-def _skin(rings: np.ndarray) -> Part:
-    """Loft of thin flat rings whose edges are sharp."""
-    from latent3d.worlds.object_parts import loft
-
-    n = rings.shape[1]
-    columns = np.zeros(n, int)
-    columns[n // 2 - 1], columns[n // 2 : n - 1], columns[n - 1] = 1, 2, 3
-    return loft(rings, columns=columns)
-
-
-__all__ = ["arc", "chair", "torus"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latent3d.worlds.object_assembly import Assembly, listed, with_article
+from latent3d.worlds.object_assembly import Assembly
+from latent3d.worlds.object_captions import listed, with_article
 from latent3d.worlds.object_materials import Material
-from latent3d.worlds.object_parts import (
-    Part, arc, box, circle, cylinder, ellipsoid, lathe, loft, rectangle, slab, torus, tube, upright,
-)  # fmt: skip
+from latent3d.worlds.object_outlines import arc, circle, rectangle
+from latent3d.worlds.object_parts import End, Part, box, cylinder, ellipsoid, lathe, loft, slab, torus, tube, upright
 from latent3d.worlds.palette import Rng, chance, pick, uniform
 
 
@@ -45,7 +45,7 @@ def _stump(sides: int, radius: float, height: float, top: float) -> Part:
     levels = [(radius * (1 + (top - 1) * t), height * t) for t in ((0, 0.5, 1.0) if top > 0 else (0, 0.45))]
     rings = np.stack([np.column_stack([ring * r, np.full(sides, z)]) for r, z in levels])
     tip = None if top > 0 else np.array([0, 0, height])
-    end = "flat" if top > 0 else "smooth"
+    end: End = "flat" if top > 0 else "smooth"
     return loft(rings, ends=("flat", end), tips=(None, tip), columns=np.arange(sides))
 
 
@@ -99,7 +99,7 @@ def _dome(rng: Rng) -> Solid:
 def _ring(rng: Rng) -> Solid:
     big, small = uniform(rng, 0.18, 0.26), uniform(rng, 0.05, 0.085)
     if chance(rng, 0.5):
-        return Solid("ring", torus(big, small, 36, 14).moved(z=small), True)
+        return Solid("ring", torus(big, small, 36, 14).moved(z=small), False)
     return Solid("upright ring", torus(big, small, 36, 14).turned(0, 90).moved(z=big + small), False)
 
 
@@ -126,17 +126,12 @@ def _arch(rng: Rng) -> Solid:
     r, high, y = uniform(rng, 0.18, 0.24), uniform(rng, 0.08, 0.25), uniform(rng, 0.12, 0.2)
     bow = arc(r, 0, 180, 17)
     path = np.array([(r, 0, 0), *((x, 0, high + z) for x, z in bow), (-r, 0, 0)])
-    return Solid(
-        "arch",
-        tube(path, 1.0, section=rectangle(0.2, 0.11)[:, ::-1] * [1, 1] if y > 1 else rectangle(y * 2, 0.11)),
-        False,
-    )
+    return Solid("arch", tube(path, 1.0, section=rectangle(2 * y, 0.11)), False)
 
 
 def _stump_solid(rng: Rng) -> Solid:
-    return Solid(
-        "truncated cone", cylinder(uniform(rng, 0.24, 0.32), uniform(rng, 0.2, 0.35), 32, top=0.16, bevel=0.006), True
-    )
+    part = cylinder(uniform(rng, 0.24, 0.32), uniform(rng, 0.2, 0.35), 32, top=0.16, bevel=0.006)
+    return Solid("truncated cone", part, True)
 
 
 def _heart(rng: Rng) -> Solid:
@@ -149,8 +144,8 @@ def _heart(rng: Rng) -> Solid:
 
 
 SOLIDS: tuple[Callable[[Rng], Solid], ...] = (
-    _cube, _cube, _box, _cylinder, _cylinder, _disc, _cone, _cone, _pyramid, _sphere, _sphere, _egg, _dome, _ring, _ring,
-    _prism, _star_prism, _capsule, _arch, _stump_solid, _heart,
+    _cube, _cube, _box, _cylinder, _cylinder, _disc, _cone, _cone, _pyramid, _sphere, _sphere, _egg, _dome, _ring,
+    _ring, _prism, _star_prism, _capsule, _arch, _stump_solid, _heart,
 )  # fmt: skip
 
 
@@ -185,7 +180,7 @@ def _speak(made: Assembly, skins: list[Material], solids: list[Solid], phrase: s
     """Names the composition by its largest solid; the phrase says how the others lie."""
     sizes = [float(np.prod(np.ptp(solid.part.points, axis=0))) for solid in solids]
     main = skins[int(np.argmax(sizes))]
-    made.say_freely("composition", main, phrase, listed([_named(s, m) for s, m in zip(solids, skins, strict=True)]))
+    made.say_phrases("composition", main, phrase, listed([_named(s, m) for s, m in zip(solids, skins, strict=True)]))
 
 
 def _tower(made: Assembly) -> None:
@@ -210,11 +205,12 @@ def _row(made: Assembly) -> None:
     count = int(made.rng.integers(2, 5))
     solids = [_draw(made) for _ in range(count)]
     skins = _skins(made, count)
-    x = 0.0
+    x = before = 0.0
     for solid, skin in zip(solids, skins, strict=True):
         left, right = -float(solid.part.points[:, 0].min()), float(solid.part.points[:, 0].max())
-        made.add(skin, solid.part.moved(x=x + left - 0.004))
-        x += left + right - 0.008
+        x += before + left - 0.35 * min(before, left)  # slanted and round ones meet inside their boxes
+        made.add(skin, solid.part.moved(x=x))
+        before = right
     names = [_named(solid, skin) for solid, skin in zip(solids, skins, strict=True)]
     _speak(made, skins, solids, f"{listed(names)} side by side")
 
@@ -233,12 +229,8 @@ def _base(made: Assembly) -> None:
     for k, (solid, skin) in enumerate(zip(solids, skins[1:], strict=True)):
         angle = 2 * math.pi * (k / count + start)
         scale = min(1.0, 0.3 / float(solid.half.max()))
-        made.add(
-            skin,
-            solid.part.scaled(scale)
-            .turned(2, uniform(rng, 0, 90))
-            .moved(far * math.cos(angle), far * math.sin(angle), 0.088),
-        )
+        part = solid.part.scaled(scale).turned(2, uniform(rng, 0, 90))
+        made.add(skin, part.moved(far * math.cos(angle), far * math.sin(angle), 0.088))
     names = [_named(solid, skin) for solid, skin in zip(solids, skins[1:], strict=True)]
     floor = Solid("disc" if round_ else "square slab", under, True)
     _speak(made, skins, [floor, *solids], f"{listed(names)} on {_named(floor, skins[0])}")
@@ -264,5 +256,5 @@ def _satellites(made: Assembly) -> None:
     for k in range(count - 1):
         made.add(skins[1], lifted.turned(1, 90).turned(2, 360.0 * k / (count - 1)).moved(z=size))
     number = ("three", "four", "five")[count - 3]
-    names = f"{_named(centre, skins[0])} with {number} {skins[1].look} {kind}s stuck to it"
-    made.say_freely("composition", skins[0], names, f"{_named(centre, skins[0])} and {number} {skins[1].look} {kind}s")
+    ball, others = _named(centre, skins[0]), f"{number} {skins[1].look} {kind}s"
+    made.say_phrases("composition", skins[0], f"{ball} with {others} stuck to it", f"{ball} and {others}")

@@ -10,8 +10,10 @@ import math
 import numpy as np
 
 from latent3d.worlds.object_assembly import Assembly
+from latent3d.worlds.object_captions import with_article
 from latent3d.worlds.object_materials import Material
-from latent3d.worlds.object_parts import Part, bar, bezier, circle, cylinder, ellipsoid, lathe, rectangle, torus, tube
+from latent3d.worlds.object_outlines import bezier, circle, rectangle
+from latent3d.worlds.object_parts import Part, bar, cylinder, ellipsoid, lathe, torus, tube
 from latent3d.worlds.palette import chance, pick, uniform
 
 FORMS = {  # radius over height, as fractions of the largest radius
@@ -41,7 +43,7 @@ def mug(made: Assembly) -> None:
     if lined:
         lining = palette.ceramic_plain(pick(rng, [c for c in ("white", palette.accent, "yellow") if c != skin.colour]))
         made.add(lining, _lining(outer, wall))
-        facts.append(f"{_a(lining.colour)} inside")
+        facts.append(f"{with_article(lining.colour)} inside")
     facts += _decoration(made, skin, outer, height)
     facts.append(_content(made, outer, wall))
     if chance(rng, 0.18):
@@ -57,14 +59,11 @@ def mug(made: Assembly) -> None:
             (0.0, 0.0005),
         ]
         made.add(saucer, lathe(profile, 36))
-        facts.insert(1, "a saucer" if saucer is skin else f"{_a(saucer.colour)} saucer")
+        facts.insert(1, "a saucer" if saucer is skin else f"{with_article(saucer.colour)} saucer")
     slim = height / (2 * radius)
     size = "tall " if slim > 1.35 else "low " if slim < 0.9 else ""
-    made.say(f"{size}mug" if form == "straight" else f"{size}{form} mug", skin, facts)
-
-
-def _a(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    noun, alias = ("mug", "cup") if form == "straight" else (f"{form} mug", f"{form} cup")
+    made.say(noun, skin, facts, look=f"{size}{skin.look}", aliases=(alias,))
 
 
 def _inner(outer: np.ndarray, wall: float) -> np.ndarray:
@@ -85,11 +84,11 @@ def _vessel(outer: np.ndarray, wall: float) -> Part:
         tuple(foot),
         (outer[0, 0], 0.001),
         *outer[1:],
-        tuple(rim),
+        rim,
         *inside,
         (0, floor),
     ]
-    return lathe(shell, 40)
+    return lathe(shell, 40, crest=4 + len(outer))
 
 
 def _lining(outer: np.ndarray, wall: float) -> Part:
@@ -155,7 +154,7 @@ def _handle(made: Assembly, skin: Material, outer: np.ndarray, height: float) ->
     section = rectangle(2.6, 1.3, 0.4, 3) if flat else circle(12) * np.array([uniform(rng, 1.0, 1.5), 1.0])
     made.add(material, tube(path, thick, section=section))
     colour = "" if not other else f"{material.colour} {material.stuff_word} "
-    return _a(f"{colour}{kind} handle") if kind != "D-shaped" or other else f"a {kind} handle"
+    return with_article(f"{colour}{kind} handle") if kind != "D-shaped" or other else f"a {kind} handle"
 
 
 def _decoration(made: Assembly, skin: Material, outer: np.ndarray, height: float) -> list[str]:
@@ -174,16 +173,18 @@ def _decoration(made: Assembly, skin: Material, outer: np.ndarray, height: float
 
     if kind == "rim":
         made.add(trim, torus(at(1.0) - 0.0018, 0.0032, 40, 10).moved(z=height))
-        return [f"{_a(colour)} rim"]
+        return [f"{with_article(colour)} rim"]
     if kind == "base":
         made.add(trim, cylinder(at(0.0) + 0.001, 0.1 * height, 36, top=at(0.08) + 0.0012).moved(z=-0.0005))
-        return [f"{_a(colour)} foot"]
+        return [f"{with_article(colour)} foot"]
     if kind == "rings":
         count = int(rng.integers(1, 4))
         for t in np.linspace(0.35, 0.65, count) if count > 1 else (0.5,):
             made.add(trim, torus(at(float(t)), 0.0024, 40, 8).scaled(1, 1, 1.6).moved(z=float(t) * height))
         return [
-            f"{_a(colour)} ring around it" if count == 1 else f"{('two', 'three')[count - 2]} {colour} rings around it"
+            f"{with_article(colour)} ring around it"
+            if count == 1
+            else f"{('two', 'three')[count - 2]} {colour} rings around it"
         ]
     for k in range(11):
         angle = math.radians(30 + 30 * k)

@@ -1,7 +1,7 @@
-"""Closed surfaces that objects are assembled from: lofts, and the lathes, tubes, slabs and balls that are lofts.
+"""Closed surfaces that objects are assembled from: lofts, and lathes, tubes, slabs and balls made of them.
 
-Every part is watertight and its faces are counter-clockwise seen from outside. Letters: K rings of n points, P points of
-a profile, F faces. Lengths are in the units of the caller; +z is up.
+Every part is watertight and its faces are counter-clockwise seen from outside. Letters: K rings of n points, P points
+of a profile, F faces. Lengths are in the units of the caller; +z is up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+
+from latent3d.worlds.object_outlines import circle, inset, rectangle, rotation
 
 End = Literal["flat", "smooth"]
 
@@ -78,16 +80,6 @@ class Part:
         return replace(self, uvs=np.take_along_axis(corners - low, pairs[:, None, :].repeat(3, 1), 2))
 
 
-def rotation(axis: int, degrees: float) -> np.ndarray:
-    """Matrix (3, 3) of a right-handed turn about a coordinate axis."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    out = np.eye(3)
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    out[a, a] = out[b, b] = c
-    out[a, b], out[b, a] = -s, s
-    return out
-
-
 def signed_volume(points: np.ndarray, faces: np.ndarray) -> float:
     """Volume enclosed by a closed surface, negative where its faces look inwards (divergence theorem)."""
     a, b, c = points[faces[:, 0]], points[faces[:, 1]], points[faces[:, 2]]
@@ -115,6 +107,8 @@ def loft(
     loop: bool = False,
     rows: np.ndarray | None = None,
     columns: np.ndarray | None = None,
+    folds: int = 0,
+    crest: int | None = None,
 ) -> Part:
     """Skin over closed rings of equally many points, its ends closed by fans.
 
@@ -125,6 +119,8 @@ def loft(
         loop: joins the last ring to the first instead of closing the ends.
         rows: smoothing group of each strip between rings, (K - 1,), with ``loop`` (K,).
         columns: smoothing group of each strip along the rings, (n,).
+        folds: how often the coordinate u runs forth and back around; 0 leaves a seam. Divides n / 2.
+        crest: ring at which the coordinate v turns back, where one side is the inside of a wall.
     """
     count, n = rings.shape[:2]
     faces, cells, row_of, column_of = _net(count, n, loop)
@@ -133,40 +129,47 @@ def loft(
     around = np.linalg.norm(np.roll(rings, -1, 1) - rings, axis=-1).mean(0)
     along = np.linalg.norm(np.roll(rings, -1, 0) - rings, axis=-1).mean(1)
     u = np.concatenate([[0.0], np.cumsum(around)])
+    if folds:
+        half = n // (2 * folds)
+        u = np.abs((np.arange(n + 1) + half) % (2 * half) - half) * around.mean()
     v = np.concatenate([[0.0], np.cumsum(along if loop else along[:-1])])
-    grid = np.stack(np.meshgrid(v[-1] - v, u, indexing="ij")[::-1], -1).reshape(-1, 2)
+    v = v[-1] - v if crest is None else np.abs(v - v[crest])
+    grid = np.stack(np.meshgrid(v, u, indexing="ij")[::-1], -1).reshape(-1, 2)
     pieces = [(faces, grid[cells], rows[row_of] * 64 + columns[column_of])]
     points = [rings.reshape(-1, 3)]
     if not loop:
-        for k, (end, tip) in enumerate(zip(ends, tips, strict=True)):
-            ring = rings[-k]
-            centre = ring.mean(0) if tip is None else np.asarray(tip, float)
-            j = np.arange(n)
-            first, second = (count - 1) * n * k + j, (count - 1) * n * k + (j + 1) % n
-            fan = np.stack([np.full(n, count * n + k), *((first, second) if k else (second, first))], 1)
-            if end == "smooth":
-                reach = float(np.linalg.norm(ring - centre, axis=-1).mean())
-                edge, top = v[-1] - v[-k], v[-1] - v[-k] + (-reach if k else reach)
-                sides = (u[:-1], u[1:]) if k else (u[1:], u[:-1])
-                corners = [((u[:-1] + u[1:]) / 2, np.full(n, top)), *((side, np.full(n, edge)) for side in sides)]
-                uvs = np.stack([np.stack(pair, -1) for pair in corners], 1)
-                group = rows[(count - 2) * k] * 64 + columns
-            else:
-                uvs = _planar(np.concatenate([ring, centre[None]]), np.where(fan >= count * n, n, fan % n))
-                group = np.full(n, FLAT_END + k)
-            pieces.append((fan, uvs, group))
+        for k in (0, 1):
+            centre = rings[-k].mean(0) if tips[k] is None else np.asarray(tips[k], float)
             points.append(centre[None])
+            pieces.append(_fan(rings, k, centre, u, v, crest, ends[k] == "smooth", rows, columns))
     part = Part(np.concatenate(points), *(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
     if signed_volume(part.points, part.faces) < 0:
         part = replace(part, faces=part.faces[:, ::-1], uvs=part.uvs[:, ::-1])
     return part
 
 
-def _planar(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Coordinates (F, 3, 2) in the two axes in which points extend most."""
-    low = points.min(0)
-    axes = np.sort(np.argsort(points.max(0) - low)[1:])
-    return (points - low)[:, axes][faces]
+def _fan(
+    rings: np.ndarray, k: int, centre: np.ndarray, u: np.ndarray, v: np.ndarray, crest: int | None, smooth: bool,
+    rows: np.ndarray, columns: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Faces, coordinates and smoothing groups that close the first (k = 0) or the last (k = 1) ring."""
+    count, n = rings.shape[:2]
+    start = (count - 1) * n * k
+    near, far = np.arange(n), (np.arange(n) + 1) % n
+    near, far = (near, far) if k else (far, near)
+    faces = np.stack([np.full(n, count * n + k), start + near, start + far], 1)
+    if not smooth:
+        disc = np.concatenate([rings[-k], centre[None]])
+        low = disc.min(0)
+        axes = np.sort(np.argsort(disc.max(0) - low)[1:])
+        place = (disc - low)[:, axes]
+        return faces, place[np.stack([np.full(n, n), near, far], 1)], np.full(n, FLAT_END + k)
+    reach = float(np.linalg.norm(rings[-k] - centre, axis=-1).mean())
+    top = v[-k] - reach if k and crest is None else v[-k] + reach
+    sides = (u[:-1], u[1:]) if k else (u[1:], u[:-1])
+    corners = [((u[:-1] + u[1:]) / 2, np.full(n, top)), *((side, np.full(n, v[-k])) for side in sides)]
+    uvs = np.stack([np.stack(pair, -1) for pair in corners], 1)
+    return faces, uvs, rows[(count - 2) * k] * 64 + columns
 
 
 def runs(points: np.ndarray, loop: bool) -> np.ndarray:
@@ -181,31 +184,6 @@ def runs(points: np.ndarray, loop: bool) -> np.ndarray:
         return np.cumsum(sharp[:-1] & (np.arange(len(points) - 1) > 0))
     groups = np.cumsum(sharp)
     return np.where(groups == groups[-1], 0, groups) if not sharp[0] else groups
-
-
-def circle(n: int, phase: float = 0.5) -> np.ndarray:
-    """Unit circle (n, 2), counter-clockwise; ``phase`` in steps keeps an edge, not a corner, on the axes."""
-    angle = (np.arange(n) + phase) * (2 * math.pi / n)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
-def rectangle(width: float, depth: float, radius: float = 0.0, steps: int = 3) -> np.ndarray:
-    """Outline of a rectangle about the origin with rounded corners, counter-clockwise: (4, 2) or (4 steps + 4, 2)."""
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    radius = min(radius, 0.49 * min(width, depth))
-    if radius <= 0:
-        return signs * np.array([width, depth]) / 2
-    corners = signs * (np.array([width, depth]) / 2 - radius)
-    angle = np.arange(4)[:, None] * (math.pi / 2) + np.linspace(0, math.pi / 2, steps + 1)
-    return (corners[:, None] + radius * np.stack([np.cos(angle), np.sin(angle)], -1)).reshape(-1, 2)
-
-
-def inset(outline: np.ndarray, distance: float) -> np.ndarray:
-    """A counter-clockwise outline (n, 2) moved inwards along the mean normals of its corners."""
-    edges = np.roll(outline, -1, 0) - outline
-    normals = np.stack([-edges[:, 1], edges[:, 0]], 1) / np.linalg.norm(edges, axis=1, keepdims=True)
-    mean = normals + np.roll(normals, 1, 0)
-    return outline + distance * 2 * mean / np.maximum((mean * mean).sum(1, keepdims=True), 0.8)
 
 
 def slab(outline: np.ndarray, low: float, high: float, bevel: float = 0.0, rows: int = 1) -> Part:
@@ -231,10 +209,13 @@ def upright(outline: np.ndarray, front: float, back: float, bevel: float = 0.0) 
     return flat.turned(0, 90.0).boxed()
 
 
-def lathe(profile: Sequence[Sequence[float]] | np.ndarray, n: int = 24, *, loop: bool = False) -> Part:
+def lathe(
+    profile: Sequence[Sequence[float]] | np.ndarray, n: int = 24, *, loop: bool = False, crest: int | None = None
+) -> Part:
     """A profile (P, 2) of (radius, height) turned about the z axis; a first or last radius of 0 makes a tip.
 
-    With ``loop`` the profile is a closed line that stays away from the axis and starts at a sharp corner or has none.
+    With ``loop`` the profile is a closed line that stays away from the axis. ``crest`` is the place in the profile
+    where the outer side of a wall becomes the inner one. Patterns run forth and back around, without a seam.
     """
     line = np.asarray(profile, float)
     groups = runs(line, loop)
@@ -252,7 +233,11 @@ def lathe(profile: Sequence[Sequence[float]] | np.ndarray, n: int = 24, *, loop:
     if last < len(line) and len(groups) > 1 and groups[-1] == groups[-2]:
         ends[1] = "smooth"
     rows = groups if loop else groups[first : first + max(len(inner) - 1, 1)]
-    return loft(rings, ends=(ends[0], ends[1]), tips=(tips[0], tips[1]), loop=loop, rows=rows)
+    turn = None if crest is None else crest - first
+    folds = 2 if n % 4 == 0 else n % 2 == 0
+    return loft(
+        rings, ends=(ends[0], ends[1]), tips=(tips[0], tips[1]), loop=loop, rows=rows, folds=int(folds), crest=turn
+    )
 
 
 def cylinder(radius: float, height: float, n: int = 20, *, top: float | None = None, bevel: float = 0.0) -> Part:
@@ -321,8 +306,8 @@ def tube(
 
 
 def bar(
-    start: Sequence[float], end: Sequence[float], width: float, depth: float | None = None, *, taper: float = 1.0,
-    round_: bool = False, n: int = 10, rows: int = 3,
+    start: Sequence[float] | np.ndarray, end: Sequence[float] | np.ndarray, width: float, depth: float | None = None,
+    *, taper: float = 1.0, round_: bool = False, n: int = 10, rows: int = 3,
 ) -> Part:  # fmt: skip
     """A straight bar, square or round, ``taper`` times as thick at its end as at its start."""
     path = np.linspace(np.asarray(start, float), np.asarray(end, float), rows + 1)
@@ -331,18 +316,3 @@ def bar(
         circle(n) * np.array([width, depth]) / 2 if round_ else rectangle(width, depth, 0.12 * min(width, depth), 1)
     )
     return tube(path, np.linspace(1.0, taper, rows + 1), section=section)
-
-
-def bezier(control: Sequence[Sequence[float]] | np.ndarray, count: int = 10) -> np.ndarray:
-    """``count`` points on the Bézier curve of any number of control points."""
-    points = np.asarray(control, float)
-    degree = len(points) - 1
-    t = np.linspace(0.0, 1.0, count)[:, None]
-    weights = [math.comb(degree, i) * t**i * (1 - t) ** (degree - i) for i in range(degree + 1)]
-    return np.hstack(weights) @ points
-
-
-def arc(radius: float, start: float, end: float, count: int = 10) -> np.ndarray:
-    """Points (count, 2) on a circle from one angle to another, in degrees."""
-    angle = np.radians(np.linspace(start, end, count))
-    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)

@@ -10,8 +10,10 @@ import math
 import numpy as np
 
 from latent3d.worlds.object_assembly import Assembly
+from latent3d.worlds.object_captions import with_article
 from latent3d.worlds.object_materials import Material
-from latent3d.worlds.object_parts import Part, bar, bezier, box, circle, ellipsoid, lathe, rectangle, slab, tube
+from latent3d.worlds.object_outlines import bezier, circle, rectangle
+from latent3d.worlds.object_parts import Part, bar, box, ellipsoid, lathe, slab, tube
 from latent3d.worlds.palette import chance, pick, uniform
 
 SIZES = {  # half length, half depth, height
@@ -42,17 +44,16 @@ def table(made: Assembly) -> None:
     thick = uniform(rng, 0.025, 0.06)
     low = high - thick
     made.add(top, slab(_outline(shape, x, y), low, high, 0.35 * thick, 1))
-    if kind == "writing table":
-        facts = _desk(made, frame, x, y, low)
-    else:
-        facts = _base(made, frame, shape, x, y, low)
-    shape_fact = "a top with rounded corners" if shape == "rounded" else f"a {shape} top"
-    if frame.look != top.look:
-        facts[0] = f"{facts[0]} in {frame.look}" if not frame.stuff_word else f"{facts[0]} of {_of(frame)}"
-    made.say(kind, top, [shape_fact, *facts])
+    desk = kind == "writing table"
+    facts = _desk(made, frame, x, y, low) if desk else _base(made, frame, shape, x, y, low)
+    shape_fact = "rounded corners" if shape == "rounded" else with_article(f"{shape} top")
+    under = "" if frame is top or frame not in made.materials() else f"a frame of {_stuff(frame)}"
+    if under and not desk:
+        facts, under = [f"{facts[0]} of {_stuff(frame)}", *facts[1:]], ""
+    made.say(kind, top, [shape_fact, *facts, under], aliases=("desk",) if desk else ())
 
 
-def _of(material: Material) -> str:
+def _stuff(material: Material) -> str:
     """ "brown wood", "silver metal"."""
     return f"{material.colour} {'wood' if material.stuff == 'wood' else material.stuff_word}"
 
@@ -229,37 +230,23 @@ def _desk(made: Assembly, material: Material, x: float, y: float, low: float) ->
         centre = s * (x - wide / 2 - 0.01)
         made.add(material, box(wide, 1.9 * y, low + 0.002 - feet, 0.006).moved(centre, 0, feet))
         if feet:
-            corners = [(sx * (wide / 2 - 0.03), sy * (0.9 * y - 0.03)) for sx in (-1, 1) for sy in (-1, 1)]
-            made.add(
-                material, (bar((centre + a, b, feet + 0.003), (centre + a, b, 0), 0.035, taper=0.7) for a, b in corners)
-            )
+            corners = [(centre + a * (wide / 2 - 0.03), b * (0.9 * y - 0.03)) for a in (-1, 1) for b in (-1, 1)]
+            made.add(material, (bar((*place, feet + 0.003), (*place, 0), 0.035, taper=0.7) for place in corners))
         step = (low - feet) / count
         for k in range(count):
             _drawer(made, fronts, centre, -0.95 * y - 0.008, feet + (k + 0.5) * step, wide - 0.03, step - 0.02)
-        other = -s
-    side = ""
-    if not both:
-        if chance(rng, 0.5):
-            made.add(
-                material,
-                (
-                    bar(
-                        (other * (x - 0.04), t * (0.95 * y - 0.03), low + 0.003),
-                        (other * (x - 0.04), t * (0.95 * y - 0.03), 0),
-                        0.05,
-                        taper=0.7,
-                    )
-                    for t in (-1, 1)
-                ),
-            )
-            side = "two legs"
-        else:
-            made.add(material, box(0.03, 1.9 * y, low + 0.002, 0.006).moved(other * (x - 0.03)))
-            side = "a side panel"
-        made.add(material, box(2 * x - 0.1, 0.02, 0.3, 0.004).moved(0, 0.8 * y, low - 0.3))
+    side = "" if both else _open_side(made, material, -s, x, y, low)
     number = ("two", "three", "four")[count - 2]
-    fact = f"{number} drawers on {'each side' if both else 'one side'}"
-    return [
-        fact if fronts is material else f"{number} {fronts.colour} drawers on {'each side' if both else 'one side'}",
-        side,
-    ]
+    coloured = "" if fronts is material else f"{fronts.colour} "
+    return [f"{number} {coloured}drawers on {'each side' if both else 'one side'}", side]
+
+
+def _open_side(made: Assembly, material: Material, s: int, x: float, y: float, low: float) -> str:
+    """What carries the side of a desk without drawers, and a board across the back."""
+    made.add(material, box(2 * x - 0.1, 0.02, 0.3, 0.004).moved(0, 0.8 * y, low - 0.3))
+    if chance(made.rng, 0.5):
+        places = [(s * (x - 0.04), t * (0.95 * y - 0.03)) for t in (-1, 1)]
+        made.add(material, (bar((*place, low + 0.003), (*place, 0), 0.05, taper=0.7) for place in places))
+        return "two legs"
+    made.add(material, box(0.03, 1.9 * y, low + 0.002, 0.006).moved(s * (x - 0.03)))
+    return "a side panel"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from latent3d.representations.mesh import Mesh
-from latent3d.worlds.object_assembly import Assembly, with_article
+from latent3d.worlds.object_assembly import Assembly
+from latent3d.worlds.object_captions import with_article
 from latent3d.worlds.object_cars import car
 from latent3d.worlds.object_chairs import chair
 from latent3d.worlds.object_compositions import composition
@@ -87,5 +88,5 @@ def make_object(seed: int, label: str | None = None, *, split: str = "train") ->
         ValueError: for an unknown label or split, and a negative seed.
     """
     label, made = assemble_object(seed, label, split=split)
-    captions = made.captions()
+    captions = made.words.captions()
     return ObjectModel(made.mesh(HALF_SIZE), label, captions[0], captions)

@@ -128,15 +128,14 @@ def _cover(projected, faces, near, depth, index, edges, volumes):
 
 
 @_jit()
-def _barycentric(edges, px, py, out):
-    """Perspective-correct weights of the three corners at a position in samples."""
+def _barycentric(edges, face, px, py, out):
+    """Perspective-correct weights of the three corners of a face at a position in samples."""
     total = 0.0
     for i in range(3):
-        out[i] = edges[i, 0] * px + edges[i, 1] * py + edges[i, 2]
+        out[i] = edges[face, i, 0] * px + edges[face, i, 1] * py + edges[face, i, 2]
         total += out[i]
     for i in range(3):
         out[i] /= total
-    return total
 
 
 @_jit()
@@ -154,7 +153,7 @@ def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices
                 face = indices[view, y, x]
                 weights[:] = 0
                 if face >= 0:
-                    _barycentric(edges[face], x + 0.5, y + 0.5, weights)
+                    _barycentric(edges, face, x + 0.5, y + 0.5, weights)
                 for i in range(3):
                     barycentric[view, y, x, i] = weights[i]
                 depths[view, y, x] = depth[y, x] if face >= 0 else 0.0
@@ -164,29 +163,31 @@ def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices
 def _bilinear(pyramid, start, height, width, u, v, repeat, weight, out):
     """Add ``weight`` times the texture at (u, v) to ``out``; texel centres lie at (i + 0.5) / size."""
     x, y = u * width - 0.5, v * height - 0.5
-    left, top = math.floor(x), math.floor(y)
-    fx, fy = x - left, y - top
-    for dy in range(2):
-        for dx in range(2):
-            column, row = int(left) + dx, int(top) + dy
-            if repeat:
-                column, row = column % width, row % height
-            else:
-                column, row = min(max(column, 0), width - 1), min(max(row, 0), height - 1)
-            share = weight * (fx if dx else 1 - fx) * (fy if dy else 1 - fy)
-            texel = start + row * width + column
-            for c in range(3):
-                out[c] += share * pyramid[texel, c]
+    floor_x, floor_y = math.floor(x), math.floor(y)
+    fx, fy = x - floor_x, y - floor_y
+    left, top = int(floor_x), int(floor_y)
+    right, below = left + 1, top + 1
+    if left < 0 or right >= width:
+        left = left % width if repeat else min(max(left, 0), width - 1)
+        right = right % width if repeat else min(max(right, 0), width - 1)
+    if top < 0 or below >= height:
+        top = top % height if repeat else min(max(top, 0), height - 1)
+        below = below % height if repeat else min(max(below, 0), height - 1)
+    a, b = start + top * width, start + below * width
+    wa, wb, wc, wd = (1 - fx) * (1 - fy) * weight, fx * (1 - fy) * weight, (1 - fx) * fy * weight, fx * fy * weight
+    for c in range(3):
+        upper = wa * pyramid[a + left, c] + wb * pyramid[a + right, c]
+        out[c] += upper + wc * pyramid[b + left, c] + wd * pyramid[b + right, c]
 
 
 @_jit(fastmath=FAST)
-def _textured(pyramid, levels, repeat, detail, uv, weights, out):
+def _textured(pyramid, levels, repeat, detail, uvs, face, weights, out):
     """Texture at a point of a face: bilinear between texels, linear between the two nearest levels of detail."""
-    u = weights[0] * uv[0, 0] + weights[1] * uv[1, 0] + weights[2] * uv[2, 0]
-    v = weights[0] * uv[0, 1] + weights[1] * uv[1, 1] + weights[2] * uv[2, 1]
+    u = weights[0] * uvs[face, 0, 0] + weights[1] * uvs[face, 1, 0] + weights[2] * uvs[face, 2, 0]
+    v = weights[0] * uvs[face, 0, 1] + weights[1] * uvs[face, 1, 1] + weights[2] * uvs[face, 2, 1]
     if repeat:
         u, v = u - math.floor(u), v - math.floor(v)
-    out[:] = 0
+    out[0] = out[1] = out[2] = 0
     level = min(max(detail, 0.0), levels.shape[0] - 1.0)
     low = int(level)
     blend = level - low
@@ -215,8 +216,8 @@ def _details(projected, faces, uvs, near, texels, out):
 
 
 @_jit(fastmath=FAST)
-def _normal(corners, smooth, weights, eye, out):
-    """Unit normal at a point of a face, towards the camera at ``eye``: interpolated from ``smooth`` (3, 3) if given.
+def _normal(corners, smooth, face, weights, eye, out):
+    """Unit normal at a point of a face, towards the camera at ``eye``: interpolated from ``smooth`` if given.
 
     Towards the camera is decided by the plane of the face, so that it does not depend on the order of the corners.
     """
@@ -227,9 +228,9 @@ def _normal(corners, smooth, weights, eye, out):
     sign = 1.0 if facing >= 0 else -1.0
     x, y, z = gx, gy, gz
     if smooth.shape[0] > 0:
-        nx = weights[0] * smooth[0, 0] + weights[1] * smooth[1, 0] + weights[2] * smooth[2, 0]
-        ny = weights[0] * smooth[0, 1] + weights[1] * smooth[1, 1] + weights[2] * smooth[2, 1]
-        nz = weights[0] * smooth[0, 2] + weights[1] * smooth[1, 2] + weights[2] * smooth[2, 2]
+        nx = weights[0] * smooth[face, 0, 0] + weights[1] * smooth[face, 1, 0] + weights[2] * smooth[face, 2, 0]
+        ny = weights[0] * smooth[face, 0, 1] + weights[1] * smooth[face, 1, 1] + weights[2] * smooth[face, 2, 1]
+        nz = weights[0] * smooth[face, 0, 2] + weights[1] * smooth[face, 1, 2] + weights[2] * smooth[face, 2, 2]
         if nx * nx + ny * ny + nz * nz > 1e-12:
             sign = sign if nx * gx + ny * gy + nz * gz >= 0 else -sign
             x, y, z = nx, ny, nz
@@ -253,11 +254,11 @@ def _brightness(light, corners, weights, normal, eye):
 @_jit()
 def _normal_at(vertices, faces, smooth, edges, face, px, py, eye, corners, weights, out):
     """Corners, weights and normal of the point of a face at a position in samples."""
-    _barycentric(edges[face], px, py, weights)
+    _barycentric(edges, face, px, py, weights)
     for i in range(3):
         for axis in range(3):
             corners[i, axis] = vertices[faces[face, i], axis]
-    _normal(corners, smooth[face] if smooth.shape[0] > 0 else smooth[:0, 0], weights, eye, out)
+    _normal(corners, smooth, face, weights, eye, out)
 
 
 @_jit()
@@ -308,7 +309,7 @@ def render_share(
                     covered += 1
                     _normal_at(vertices, faces, smooth, edges, face, sx + 0.5, sy + 0.5, eye, corners, weights, normal)
                     if source == TEXTURE:
-                        _textured(pyramid, levels, repeat, details[face], uvs[face], weights, color)
+                        _textured(pyramid, levels, repeat, details[face], uvs, face, weights, color)
                     else:
                         for c in range(3):
                             color[c] = GREY

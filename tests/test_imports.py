@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "hardware": set(),
     "weights": {"config"},
     "presets": EVERYTHING - {"apps", "presets"},
+    "object_presets": EVERYTHING - {"apps", "presets", "object_presets"},
     "geometry": set(),
     "representations": {"geometry"},
     "rendering": RECORDS,

@@ -10,6 +10,7 @@ from latent3d.data.view_sampling import ViewSampling
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import SVD_LATENT_SCALE, VideoUNetConfig
 from latent3d.geometry.depth_range import DepthRange
+from latent3d.object_presets import ln3diff_shapes, ln3diff_shapes_tiny
 from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.systems.epipolar_transformer import EpipolarTransformerConfig
 from latent3d.systems.ggs import GGSConfig
@@ -231,6 +232,7 @@ def ggs_re10k_tiny() -> TrainConfig:
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
-    preset.__name__: preset for preset in (ggs_rooms, ggs_rooms_tiny, ggs_re10k, ggs_re10k_tiny)
+    preset.__name__: preset
+    for preset in (ggs_rooms, ggs_rooms_tiny, ggs_re10k, ggs_re10k_tiny, ln3diff_shapes, ln3diff_shapes_tiny)
 }
 """Presets by name, as ``latent3d train PRESET`` finds them."""

@@ -61,6 +61,10 @@ class MultiViewEncoderConfig(Config):
         """Pixels per latent cell along one axis."""
         return self.patch_size * 2 ** (len(self.multipliers) - 1)
 
+    def latent_size(self, image_size: int) -> int:
+        """h = w for pictures of that size."""
+        return image_size // self.factor
+
     @property
     def in_channels(self) -> int:
         """Channels per pixel: colours, Plücker coordinates, depth."""

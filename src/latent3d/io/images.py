@@ -40,12 +40,14 @@ class Photo:
         notes: what was done to it, one sentence each, in order.
         fov_x_degrees: horizontal field of view of ``image`` according to its EXIF data, or None.
         path: where it came from.
+        alpha: coverage in [0, 1], (1, H, W); None where the picture has none or is opaque everywhere.
     """
 
     image: Float[Tensor, "3 h w"]
     notes: tuple[str, ...]
     fov_x_degrees: float | None
     path: Path
+    alpha: Float[Tensor, "1 h w"] | None = None
 
 
 def load_image(
@@ -126,14 +128,16 @@ def _prepare(picture: Image.Image, background: tuple[float, float, float], path:
         color, alpha = color.reduce(factor), None if alpha is None else alpha.reduce(factor)
         notes.append(f"Reduced {factor} times from {stored[0]} x {stored[1]} pixels.")
     image = torch.from_numpy(np.asarray(color, dtype=np.float32) / 255).permute(2, 0, 1)
+    transparency = None
     if alpha is not None:
         cover = torch.from_numpy(np.asarray(alpha, dtype=np.float32) / 255)
         if bool((cover < 1).any()):
+            transparency = cover[None]
             image = image * cover + image.new_tensor(background)[:, None, None] * (1 - cover)
             name = "white" if tuple(background) == (1.0, 1.0, 1.0) else f"the colour {tuple(background)}"
             notes.append(f"Composited its transparency over {name}.")
     fov = _exif_fov(exif, stored, turned=orientation in (5, 6, 7, 8), notes=notes)
-    return Photo(image=image.contiguous(), notes=tuple(notes), fov_x_degrees=fov, path=path)
+    return Photo(image=image.contiguous(), notes=tuple(notes), fov_x_degrees=fov, path=path, alpha=transparency)
 
 
 def _to_rgb(picture: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:

@@ -1,0 +1,240 @@
+"""LN3Diff++: objects by latent diffusion on tri-planes.
+
+Y. Lan, F. Hong, S. Zhou et al., "LN3Diff++", arXiv 2403.12019. Read beside figure 2:
+
+    views ──encoder──> q(z) ──sample──> z ──decoder──> tri-plane ──┬── field ──> volume rendering   (NeRF)
+      (+ rays, depth)                   │                          ├── mesh ───> FlexiCubes surface
+                                        │                          └── splats ─> Gaussians
+    noise ──> denoiser( x_t, t, condition ) ──sampler──> z
+                             class, text, picture ──conditioner
+
+Stage ``vae`` trains the first line with the field, ``mesh`` and ``splats`` fine-tune one further decoder each,
+``diffusion`` trains the last line on latents of the frozen encoder.
+
+Letters: b = objects, v = views, c = latent channels per plane, f = feature channels per plane, h/w = latent rows and
+columns, H/W = image rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latent3d.autoencoders.multiview_encoder import TriPlanePosterior
+from latent3d.conditioning.condition import Condition
+from latent3d.diffusion.guidance import GuidedDenoiser
+from latent3d.diffusion.parameterization import time_from_sigma, vp_from_ve, z0_from_v
+from latent3d.diffusion.samplers import (
+    sample_euler,
+    sample_flow_euler,
+    sample_flow_heun,
+    sample_flow_midpoint,
+    sample_heun,
+)
+from latent3d.diffusion.schedules import cosine_sigmas, flow_times
+from latent3d.geometry.cameras import Cameras
+from latent3d.rendering.occupancy import Occupancy
+from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
+from latent3d.rendering.volume import Field, VolumeConfig, VolumeRendering, render_volume
+from latent3d.representations.objects import ObjectViews
+from latent3d.representations.triplane import TriPlane
+from latent3d.representations.views import Views
+from latent3d.systems.ln3diff_records import LatentStep, LN3DiffConfig, SampledLatents, stacked_noise
+
+STAGES = ("vae", "mesh", "splats", "diffusion")
+VELOCITY_SAMPLERS = {"euler": sample_flow_euler, "heun": sample_flow_heun, "midpoint": sample_flow_midpoint}
+V_SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
+SIGMA_MAX = 80.0
+"""Noise level at which sampling of ``v`` begins."""
+
+__all__ = ["LN3DiffConfig", "LN3DiffSystem", "LatentStep", "SampledLatents"]
+
+
+class LN3DiffSystem(nn.Module):
+    """LN3Diff++. `sample` and `encode` give latents, `decode` a tri-plane; `training_terms` serves all stages."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: LN3DiffConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = config.encoder.build()
+        self.decoder = config.decoder.build()
+        self.field = config.field.build()
+        self.mesh = None if config.mesh is None else config.mesh.build(config.field)
+        self.splats = None if config.splats is None else config.splats.build(config.field.features)
+        self.denoiser = None if config.denoiser is None else config.denoiser.build()
+        self.conditioner = None if config.conditioner is None else config.conditioner.build()
+        self.perceptual = None if config.perceptual is None else config.perceptual.build()
+        self.discriminator = None if config.discriminator is None else config.discriminator.build()
+        self.novel_discriminator = None if config.novel_discriminator is None else config.novel_discriminator.build()
+        shape = (3, config.encoder.latent_channels, 1, 1)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+
+    # ---- autoencoder ------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, views: Views, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b 3 c h w"]:
+        """Normalised latents of objects seen in views (b, v): the mean, or with ``sample`` a draw."""
+        posterior = self.encoder(views)
+        return self.normalize(posterior.sample(generator) if sample else posterior.mean)
+
+    def normalize(self, raw: Float[Tensor, "b 3 c h w"]) -> Float[Tensor, "b 3 c h w"]:
+        """Latents of about zero mean and unit variance per plane and channel, as the diffusion model wants them."""
+        return (raw - self.latent_mean) / self.latent_std
+
+    def decode(self, latents: Float[Tensor, "b 3 c h w"]) -> TriPlane:
+        """Feature planes of normalised latents, (b,)."""
+        return self.planes_of(latents * self.latent_std + self.latent_mean)
+
+    def planes_of(self, raw: Float[Tensor, "b 3 c h w"]) -> TriPlane:
+        """Feature planes of latents as the encoder gives them."""
+        return TriPlane(self.decoder(raw), self.config.half_size)
+
+    def field_of(self, planes: TriPlane) -> Field:
+        """Density and colour of b objects as a function of points (b, n, 3)."""
+        rows = TriPlaneRows.of(planes.planes)
+
+        def field(points: Tensor) -> tuple[Tensor, Tensor]:
+            values = self.field(sample_triplane(rows, points, planes.half_size))
+            return values.density, values.colors
+
+        return field
+
+    def render(self, planes: TriPlane, cameras: Cameras, config: VolumeConfig | None = None) -> VolumeRendering:
+        """Objects (b,) as their cameras (b, v) see them; without gradient, empty space is skipped."""
+        field, half = self.field_of(planes), planes.half_size
+        occupancy = None
+        if not torch.is_grad_enabled():
+            occupancy = Occupancy.of(field, len(planes.planes), half, device=planes.planes.device)
+        return render_volume(field, cameras, half, config or self.config.volume, occupancy=occupancy)
+
+    # ---- latent diffusion -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        seeds: Sequence[int],
+        condition: Condition | None = None,
+        *,
+        steps: int = 50,
+        guidance: float = 1.0,
+        sampler: str = "euler",
+        interval: tuple[float, float] | None = None,
+        bf16: bool = False,
+        on_step: Callable[[LatentStep], None] | None = None,
+    ) -> SampledLatents:
+        """Draw objects.
+
+        Args:
+            seeds: one per object; the same seed gives the same object whatever the others are.
+            condition: of as many objects, from the conditioner; None for none.
+            steps: of the sampler. Euler makes one network call per step, Heun and midpoint two.
+            guidance: 1 is conditional only; more costs a second call per call.
+            sampler: euler, heun or midpoint (flow only).
+            interval: noise levels (low, high] within which guidance acts; always when None.
+            bf16: run the network in bfloat16.
+            on_step: called after every step.
+
+        Raises:
+            ValueError: for an autoencoder without denoiser, or an unknown sampler.
+        """
+        if self.denoiser is None or self.conditioner is None:
+            raise ValueError("these weights hold an autoencoder only; sampling needs a trained denoiser")
+        flow = self.config.objective == "flow"
+        walks: dict[str, Any] = VELOCITY_SAMPLERS if flow else V_SAMPLERS
+        if sampler not in walks:
+            raise ValueError(f"there is no sampler '{sampler}' for {self.config.objective}; choose {', '.join(walks)}")
+        device = self.latent_mean.device
+        noise = stacked_noise(self.config.latent_shape, list(seeds)).to(device)
+        network = _Counted(self.denoiser, self.config.objective, bf16)
+        unconditional = partial(network, cached=self.denoiser.precompute(Condition()))
+        walk: Callable[[Tensor, Tensor], Tensor] = unconditional
+        if condition is not None:
+            conditional = partial(network, cached=self.denoiser.precompute(condition.to(device)))
+            walk = GuidedDenoiser(conditional, unconditional, guidance, interval)
+        levels = flow_times(steps) if flow else cosine_sigmas(steps, sigma_max=SIGMA_MAX)
+        latents = noise if flow else SIGMA_MAX * noise
+        for state in walks[sampler](walk, latents, levels):
+            latents = state.latents
+            if on_step is not None:
+                on_step(LatentStep(state.step + 1, steps, state.z0, network.calls))
+        return SampledLatents(latents, network.calls)
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def stages(self) -> tuple[str, ...]:
+        """Stages in training order; ``mesh`` and ``splats`` only with such a decoder, ``diffusion`` with a denoiser."""
+        return tuple(stage for stage in STAGES if stage == "vae" or self._trained_in(stage))
+
+    def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Parameters a stage trains; all others are frozen.
+
+        Raises:
+            ValueError: for a stage that this configuration does not have.
+        """
+        if stage not in self.stages():
+            raise ValueError(f"there is no stage '{stage}'; choose one of {', '.join(self.stages())}")
+        for name in self._trained_in(stage):
+            for inner, parameter in getattr(self, name).named_parameters():
+                yield f"{name}.{inner}", parameter
+
+    def _trained_in(self, stage: str) -> list[str]:
+        """Names of the parts that a stage trains, those that this system has."""
+        parts = {
+            "vae": ("encoder", "decoder", "field", "discriminator", "novel_discriminator"),
+            "mesh": ("mesh",),
+            "splats": ("splats",),
+            "diffusion": ("denoiser", "conditioner"),
+        }[stage]
+        return [name for name in parts if getattr(self, name) is not None]
+
+    def training_terms(self, batch: ObjectViews, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named loss terms of a batch of objects, see `ln3diff_training`."""
+        from latent3d.systems.ln3diff_training import TERMS
+
+        return TERMS[stage](self, batch, generator)
+
+    @torch.no_grad()
+    def finish_stage(self, stage: str, batch: ObjectViews) -> None:
+        """After ``vae``: latents get zero mean and unit variance per plane and channel on this batch, and the decoder
+        to meshes starts out from the field."""
+        if stage != "vae":
+            return
+        posterior: TriPlanePosterior = self.encoder(batch.given)
+        variance = posterior.log_variance.exp() + posterior.mean.square()
+        self.latent_mean.copy_(posterior.mean.mean((0, 3, 4))[..., None, None])
+        second = variance.mean((0, 3, 4))[..., None, None]
+        self.latent_std.copy_((second - self.latent_mean.square()).clamp_min(1e-8).sqrt())
+        if self.mesh is not None:
+            self.mesh.start_from(self.field)
+
+    @torch.no_grad()
+    def sample_sheet(self, batch: ObjectViews, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Rows of pictures for the training log: truth, and what the stage has learnt so far."""
+        from latent3d.systems.ln3diff_training import sheet_of
+
+        return sheet_of(self, batch, stage, generator)
+
+
+class _Counted:
+    """The denoiser as samplers call it, counting calls: velocity of the straight path, or clean latents of VE noise."""
+
+    def __init__(self, network: nn.Module, objective: str, bf16: bool) -> None:
+        self.network, self.objective, self.bf16, self.calls = network, objective, bf16, 0
+
+    def __call__(self, latents: Tensor, level: Tensor, cached: Any) -> Tensor:
+        self.calls += 1
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.objective == "flow":
+                return self.network(latents, level, cached).float()
+            v = self.network(vp_from_ve(latents, level), time_from_sigma(level), cached).float()
+        return z0_from_v(latents, v, level)

@@ -1,0 +1,140 @@
+"""What goes in and out of LN3Diff++: its configuration, and an object as the model holds it.
+
+Letters: b = objects, c = latent channels per plane, f = feature channels per plane, h/w = latent rows and columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent3d.autoencoders.multiview_encoder import MultiViewEncoderConfig
+from latent3d.autoencoders.plane_encoder import PlaneEncoderConfig
+from latent3d.autoencoders.triplane_decoder import TriPlaneDecoderConfig
+from latent3d.conditioning.conditioner import ConditionerConfig
+from latent3d.config import Config
+from latent3d.denoisers.latent_unet import LatentUNetConfig
+from latent3d.denoisers.plane_dit import PlaneDiTConfig
+from latent3d.nn.discriminators import FeatureDiscriminatorConfig, PatchDiscriminatorConfig
+from latent3d.nn.triplane_field import TriPlaneFieldConfig
+from latent3d.rendering.volume import VolumeConfig
+from latent3d.systems.object_losses import PerceptualConfig
+from latent3d.systems.triplane_mesh import TriPlaneMeshConfig
+from latent3d.systems.triplane_splats import TriPlaneSplatsConfig
+
+if TYPE_CHECKING:
+    from latent3d.systems.ln3diff import LN3DiffSystem
+
+
+@dataclass(frozen=True, kw_only=True)
+class LN3DiffConfig(Config):
+    """An LN3Diff++ system.
+
+    Attributes:
+        encoder, decoder, field: of the autoencoder: views -> tri-plane latent -> feature planes -> density and colour.
+        denoiser, conditioner: of the latent diffusion, and what it may be told; None for an autoencoder alone.
+        objective: ``flow`` (straight path, the network gives the velocity) or ``v`` (variance preserving path).
+        noise_mean, noise_std: of ln(sigma) while training ``v``; of logit(t) while training ``flow``.
+        mesh, splats: further decoders of the same feature planes; None for none.
+        volume, training_volume: samples per ray at test and in training.
+        half_size: half the side of the box that holds the object, in scene units.
+        image_size: height and width of the pictures that the encoder sees and that renderings are judged at.
+        rendered: views per object that a training step renders, novel ones first. patch: side of the rendered crops,
+            the whole picture where it is not smaller. foreground_share: of the crops that are put onto the object.
+        guided: whether training rays know the true distance, where there is depth, and put samples near it.
+        background_weight: of pixels without object in ``l2``.
+        perceptual: of the term of that name.
+        discriminator: of rendered crops against pictures; novel_discriminator: of own renderings at novel views against
+            own renderings at the given views, for data with one view per object.
+        labels: names of the classes.
+    """
+
+    encoder: MultiViewEncoderConfig | PlaneEncoderConfig = dataclasses.field(default_factory=MultiViewEncoderConfig)
+    decoder: TriPlaneDecoderConfig = dataclasses.field(default_factory=TriPlaneDecoderConfig)
+    field: TriPlaneFieldConfig = dataclasses.field(default_factory=TriPlaneFieldConfig)
+    denoiser: PlaneDiTConfig | LatentUNetConfig | None = None
+    conditioner: ConditionerConfig | None = None
+    objective: Literal["flow", "v"] = "flow"
+    noise_mean: float = 0.0
+    noise_std: float = 1.0
+    mesh: TriPlaneMeshConfig | None = None
+    splats: TriPlaneSplatsConfig | None = None
+    volume: VolumeConfig = dataclasses.field(default_factory=VolumeConfig)
+    training_volume: VolumeConfig = dataclasses.field(default_factory=VolumeConfig)
+    half_size: float = 0.45
+    image_size: int = 256
+    rendered: int = 5
+    patch: int = 80
+    foreground_share: float = 0.875
+    guided: bool = False
+    background_weight: float = 1.0
+    perceptual: PerceptualConfig | None = dataclasses.field(default_factory=PerceptualConfig)
+    discriminator: PatchDiscriminatorConfig | None = None
+    novel_discriminator: FeatureDiscriminatorConfig | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        side, cells = self.decoder.latent_size, self.encoder.latent_size(self.image_size)
+        if side != cells or self.decoder.latent_channels != self.encoder.latent_channels:
+            raise ValueError(
+                f"the encoder makes latents of {self.encoder.latent_channels} x {cells} x {cells} per plane from "
+                f"pictures of {self.image_size} pixels, the decoder reads {self.decoder.latent_channels} x {side} x "
+                f"{side}; make latent_channels and latent_size agree"
+            )
+        if self.decoder.upsampler.features != self.field.features:
+            raise ValueError(
+                f"the decoder gives {self.decoder.upsampler.features} features per plane and the field reads "
+                f"{self.field.features}; make them agree"
+            )
+        if (self.denoiser is None) != (self.conditioner is None):
+            raise ValueError("denoiser and conditioner belong together: give both or neither")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(3, c, h, w)."""
+        size = self.decoder.latent_size
+        return (3, self.decoder.latent_channels, size, size)
+
+    def build(self) -> LN3DiffSystem:
+        """The system, with random weights."""
+        from latent3d.systems.ln3diff import LN3DiffSystem
+
+        return LN3DiffSystem(self)
+
+
+@dataclass(frozen=True)
+class LatentStep:
+    """Where sampling stands, for progress and previews.
+
+    Attributes:
+        step, steps: just done, counted from 1, of how many.
+        latents: the present estimate of the clean latents, (b, 3, c, h, w).
+        calls: network calls so far, a guided step counting two.
+    """
+
+    step: int
+    steps: int
+    latents: Float[Tensor, "b 3 c h w"]
+    calls: int
+
+
+@dataclass(frozen=True)
+class SampledLatents:
+    """What `LN3DiffSystem.sample` returns.
+
+    Attributes:
+        latents: normalised, (b, 3, c, h, w). calls: network calls that they took.
+    """
+
+    latents: Float[Tensor, "b 3 c h w"]
+    calls: int
+
+
+def stacked_noise(shape: tuple[int, ...], seeds: list[int]) -> Tensor:
+    """Normal noise (len(seeds), *shape), each from its own seed: no object depends on the others of its batch."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -1,0 +1,210 @@
+"""The losses of LN3Diff++, stage by stage (sections 3.2 to 3.5). Each returns named terms, unweighted.
+
+Letters: b = objects, v = views, k = rendered views, p = side of a crop, c = channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from latent3d.conditioning.condition import Condition
+from latent3d.diffusion.objectives import flow_matching_loss
+from latent3d.diffusion.parameterization import alpha_and_s, match_leading, time_from_sigma, v_from_noise
+from latent3d.diffusion.schedules import logit_normal_times, lognormal_sigmas
+from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
+from latent3d.rendering.volume import render_rays
+from latent3d.representations.objects import ObjectViews
+from latent3d.representations.triplane import TriPlane
+from latent3d.representations.views import Views
+from latent3d.systems import object_losses as losses
+from latent3d.systems.object_patches import as_images, cut, patch_boxes, patch_rays
+
+if TYPE_CHECKING:
+    from latent3d.systems.ln3diff import LN3DiffSystem
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Square windows of pictures, and what was rendered there; all (b, k, ., p, p).
+
+    Attributes:
+        images, alphas, depths: of the pictures; depths None where there are none.
+        rgb, alpha, depth: rendered.
+        seen: which of the k views the model was given, (k,) bool.
+    """
+
+    images: Tensor
+    alphas: Tensor
+    depths: Tensor | None
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    seen: Tensor
+
+    def of_given(self) -> Crops:
+        """Those of the views that the model was given."""
+        some = self.seen
+        depths = None if self.depths is None else self.depths[:, some]
+        rendered = self.rgb[:, some], self.alpha[:, some], self.depth[:, some]
+        return Crops(self.images[:, some], self.alphas[:, some], depths, *rendered, some[some])
+
+
+def vae_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
+    """Reconstruction of crops of given and novel views, the latent's divergence from a normal, adversaries."""
+    posterior = system.encoder(batch.given)
+    planes = system.planes_of(posterior.sample(generator))
+    crops = render_crops(system, planes, batch, generator)
+    terms = {"kl": losses.kl_divergence(posterior.mean, posterior.log_variance), **picture_terms(system, crops)}
+    if system.discriminator is not None:
+        terms |= adversarial_terms(system.discriminator, crops.images, crops.rgb)
+    if system.novel_discriminator is not None:
+        seen, novel = crops.rgb[:, crops.seen], crops.rgb[:, ~crops.seen]
+        pair = novel_view_adversarial(system.novel_discriminator, seen, novel)
+        terms |= {f"novel_{name}": value for name, value in pair.items()}
+    return terms
+
+
+def picture_terms(system: LN3DiffSystem, crops: Crops) -> dict[str, Tensor]:
+    """What renderings and pictures differ in. With a novel-view discriminator, only at the given views: data with one
+    view per object have no pictures of others."""
+    if system.novel_discriminator is not None:
+        crops = crops.of_given()
+    terms = {
+        "l1": losses.l1(crops.rgb, crops.images),
+        "l2": losses.foreground_l2(crops.rgb, crops.images, crops.alphas, system.config.background_weight),
+        "alpha": losses.alpha_l1(crops.alpha, crops.alphas),
+        "smoothness": losses.depth_smoothness(crops.depth, crops.images, crops.alphas > 0.5),
+    }
+    if system.perceptual is not None:
+        terms["perceptual"] = system.perceptual(crops.rgb, crops.images)
+    if crops.depths is not None:
+        terms["depth"] = losses.scale_shift_depth(crops.depth, crops.depths, crops.depths > 0)
+    return terms
+
+
+def render_crops(system: LN3DiffSystem, planes: TriPlane, batch: ObjectViews, generator: torch.Generator) -> Crops:
+    """Volume rendering of one window in each of k views per object."""
+    config = system.config
+    index = choose_views(batch, config.rendered, generator)
+    views = batch.views[:, index]
+    assert views.alphas is not None
+    boxes = patch_boxes(views.alphas, min(config.patch, config.image_size), 1, config.foreground_share, generator)
+    origins, directions = patch_rays(views.cameras, boxes)
+    # distance along the ray times this is z-depth
+    axis = views.cameras.w2c[..., 2, :3].repeat_interleave(boxes.size**2, 1)
+    along = (directions * axis).sum(-1)
+    depths = None if views.depths is None else cut(views.depths, boxes)
+    guide = None
+    if config.guided and depths is not None:
+        guide = rearrange(depths, "b k 1 h w -> b (k h w)") / along
+    seen = render_rays(
+        system.field_of(planes), origins, directions, planes.half_size, config.training_volume,
+        generator=generator if system.training else None, guide=guide,
+    )  # fmt: skip
+    rgb, alpha, depth = (
+        as_images(part, boxes)
+        for part in (seen.rgb[..., :3], seen.alpha[..., None], (seen.distance * along)[..., None])
+    )
+    given = index.to(rgb.device) < batch.inputs
+    return Crops(cut(views.images, boxes), cut(views.alphas, boxes), depths, rgb, alpha, depth, given)
+
+
+def choose_views(batch: ObjectViews, count: int, generator: torch.Generator) -> Tensor:
+    """Numbers of ``count`` views to render: novel ones and given ones in turn, as far as there are such."""
+    novel = batch.inputs + torch.randperm(batch.shape[1] - batch.inputs, generator=generator)
+    given = torch.randperm(batch.inputs, generator=generator)
+    pairs = min(len(novel), len(given))
+    turns = torch.stack([novel[:pairs], given[:pairs]], 1).flatten()
+    return torch.cat([turns, novel[pairs:], given[pairs:]])[:count]
+
+
+def mesh_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
+    """Renderings of the FlexiCubes surface against pictures, masks, depths and normals, and its regularisers."""
+    assert system.mesh is not None
+    return system.mesh.training_terms(frozen_planes(system, batch), chosen_views(system, batch, generator))
+
+
+def splats_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
+    """Renderings of the Gaussians against pictures, masks and depths."""
+    assert system.splats is not None
+    planes = frozen_planes(system, batch)
+    return system.splats.training_terms(planes, system.field_of(planes), chosen_views(system, batch, generator))
+
+
+@torch.no_grad()
+def frozen_planes(system: LN3DiffSystem, batch: ObjectViews) -> TriPlane:
+    """Feature planes of the objects, without history."""
+    return system.planes_of(system.encoder(batch.given).mean)
+
+
+def chosen_views(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> Views:
+    """The views (b, k) that a step renders."""
+    return batch.views[:, choose_views(batch, system.config.rendered, generator)]
+
+
+def diffusion_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
+    """The denoiser's error on latents of the frozen encoder, under conditions of which some are dropped."""
+    assert system.denoiser is not None
+    assert system.conditioner is not None
+    with torch.no_grad():
+        clean = system.encode(batch.given, sample=True, generator=generator)
+    return {"diffusion": denoising_error(system, clean, drawn_condition(system, batch, generator), generator)}
+
+
+def drawn_condition(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> Condition:
+    """What a training batch is told: of each object a random part of class, caption and one of its pictures."""
+    assert system.conditioner is not None
+    kinds = system.conditioner.config.kinds
+    views = batch.views[:, int(torch.randint(batch.shape[1], (), generator=generator))]
+    return system.conditioner(
+        batch.labels if "label" in kinds else None,
+        batch.captions if "text" in kinds else None,
+        views.images if "picture" in kinds else None,
+        views.alphas if "picture" in kinds else None,
+        kept=system.conditioner.draw(len(batch), generator).to(views.images.device),
+    )
+
+
+def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+    """Mean square error of the velocity (flow, t logit-normal) or of v (variance preserving, ln sigma normal)."""
+    assert system.denoiser is not None
+    config, count = system.config, len(clean)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    draw = {"mean": config.noise_mean, "std": config.noise_std, "generator": generator}
+    if config.objective == "flow":
+        time = logit_normal_times((count,), **draw).to(clean)  # type: ignore[arg-type]
+        return flow_matching_loss(lambda x, t: system.denoiser(x, t, condition).float(), clean, time, noise)  # type: ignore[misc]
+    sigma = lognormal_sigmas((count,), **draw).to(clean)  # type: ignore[arg-type]
+    alpha, s = (match_leading(level, clean) for level in alpha_and_s(sigma))
+    v = system.denoiser(alpha * clean + s * noise, time_from_sigma(sigma), condition).float()
+    return (v - v_from_noise(clean, noise, sigma)).square().mean()
+
+
+TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms, "diffusion": diffusion_terms}
+
+
+def sheet_of(
+    system: LN3DiffSystem, batch: ObjectViews, stage: str, generator: torch.Generator, objects: int = 6
+) -> dict[str, Tensor]:
+    """Rows of pictures: the last view of some objects, and reconstruction or samples from the same camera."""
+    batch = batch[:objects]
+    last = batch.views[:, -1:]
+    quick = system.config.volume.replace(coarse=32, fine=32)
+    rows = {"truth": last.images[:, 0]}
+    if stage == "diffusion":
+        seeds = torch.randint(2**31, (len(batch),), generator=generator).tolist()
+        planes = system.decode(system.sample(seeds, steps=25).latents)
+    else:
+        planes = frozen_planes(system, batch)
+    seen = system.render(planes, last.cameras, quick)
+    rows |= {"field": seen.rgb[:, 0, :3].clamp(0, 1), "depth": seen.depth[:, 0]}
+    if stage == "mesh" and system.mesh is not None:
+        rows["mesh"] = system.mesh.pictures(planes, last.cameras)
+    if stage == "splats" and system.splats is not None:
+        rows["splats"] = system.splats.pictures(planes, system.field_of(planes), last.cameras)
+    return rows

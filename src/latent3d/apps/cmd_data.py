@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from latent3d.apps.cmd_data_objects import Objects
+from latent3d.apps.cmd_data_objects import Objects, RenderMeshes
 
 if TYPE_CHECKING:
     from latent3d.data.captures.capture import Capture
@@ -54,8 +54,8 @@ class Bank:
 class Check:
     """Look at a posed capture: what was read, what is missing, whether cameras and pictures agree.
 
-    Reads COLMAP, nerfstudio, instant-ngp, Blender, RealEstate10K, ScanNet, ScanNet++, DL3DV, ARKit, TUM and 7-Scenes
-    folders, cameras.json, and plain photos where pycolmap is installed.
+    Reads COLMAP, nerfstudio, instant-ngp, Blender, RealEstate10K, ScanNet, ScanNet++, DL3DV, ARKit, TUM, 7-Scenes,
+    ShapeNet and G-Objaverse folders, cameras.json, and plain photos where pycolmap is installed.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -151,13 +151,14 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Make training data from worlds (bank), captures (import) or objects (objects), and check captures (check)."""
+    """Make training data from worlds (bank), captures (import), objects or meshes (objects, render); check captures."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Bank, tyro.conf.subcommand("bank")]
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Import, tyro.conf.subcommand("import")]
         | Annotated[Objects, tyro.conf.subcommand("objects")]
+        | Annotated[RenderMeshes, tyro.conf.subcommand("render")]
     ]
 
     def run(self) -> None:

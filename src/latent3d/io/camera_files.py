@@ -67,12 +67,15 @@ def write_cameras(
     cameras: Cameras,
     images: Sequence[str | None] | None = None,
     is_reference: Sequence[bool] | None = None,
+    *,
+    entries: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Write ``cameras.json``, atomically.
 
     Args:
         cameras: batch shape (N,).
         images, is_reference: for each camera, the picture it took and whether it is a reference.
+        entries: for each camera what else its frame says, such as ``depth``.
 
     Raises:
         ValueError: if a value is not finite or a list has the wrong length.
@@ -80,8 +83,11 @@ def write_cameras(
     n = len(cameras)
     images = [None] * n if images is None else list(images)
     marks = [False] * n if is_reference is None else [bool(mark) for mark in is_reference]
-    if len(images) != n or len(marks) != n:
-        raise ValueError(f"{n} cameras need {n} image names and marks; got {len(images)} and {len(marks)}")
+    more = [{}] * n if entries is None else list(entries)
+    if len(images) != n or len(marks) != n or len(more) != n:
+        raise ValueError(
+            f"{n} cameras need {n} image names, marks and entries; got {len(images)}, {len(marks)} and {len(more)}"
+        )
     c2w, k = cameras.c2w.detach().double().cpu(), cameras.k.detach().double().cpu()
     if not bool(torch.isfinite(c2w).all() and torch.isfinite(k).all()):
         raise ValueError("the cameras hold values that are not finite; nothing was written")
@@ -90,7 +96,7 @@ def write_cameras(
         frame: dict[str, Any] = {} if images[index] is None else {"image": str(images[index])}
         if marks[index]:
             frame["is_reference"] = True
-        frames.append(frame | {"camera_to_world": c2w[index].tolist(), "K": k[index].tolist()})
+        frames.append(frame | {"camera_to_world": c2w[index].tolist(), "K": k[index].tolist()} | more[index])
     head = {
         "format": FORMAT,
         "version": VERSION,

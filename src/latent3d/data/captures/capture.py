@@ -191,9 +191,14 @@ def _fitted_depth(frame: Frame, height: int, width: int) -> Tensor:
     k = frame.k * np.array([[w / frame.width], [h / frame.height], [1.0]])
     flat, k = undistort(depth, frame.lens, k, nearest=True)
     stated = Cameras.from_c2w(torch.from_numpy(frame.c2w)[None], torch.from_numpy(np.array(k))[None], h, w)
-    # The window of the picture, in pixels of the depth map, so that both show the same rays.
-    target = fit_cameras(_camera(frame), height, width)
-    x = (torch.arange(width) + 0.5 - target.k[0, 0, 2]) / target.k[0, 0, 0] * stated.k[0, 0, 0] + stated.k[0, 0, 2]
-    y = (torch.arange(height) + 0.5 - target.k[0, 1, 2]) / target.k[0, 1, 1] * stated.k[0, 1, 1] + stated.k[0, 1, 2]
-    columns, rows = x.floor().long().clamp(0, w - 1), y.floor().long().clamp(0, h - 1)
+    rows, columns = nearest_pixels(stated, fit_cameras(_camera(frame), height, width))
     return torch.from_numpy(flat)[rows[:, None], columns][None]
+
+
+def nearest_pixels(stored: Cameras, wanted: Cameras) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a stored map that show the rays of a wanted picture, both of one camera, batch shape (1,)."""
+    (fx, fy), (cx, cy) = wanted.k[0, [0, 1], [0, 1]], wanted.k[0, :2, 2]
+    (gx, gy), (dx, dy) = stored.k[0, [0, 1], [0, 1]], stored.k[0, :2, 2]
+    x = (torch.arange(wanted.width) + 0.5 - cx) / fx * gx + dx
+    y = (torch.arange(wanted.height) + 0.5 - cy) / fy * gy + dy
+    return y.floor().long().clamp(0, stored.height - 1), x.floor().long().clamp(0, stored.width - 1)

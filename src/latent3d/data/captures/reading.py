@@ -39,6 +39,7 @@ LAYOUTS: dict[str, tuple[Finder, Reader]] = {
     "realestate10k": (_clip, realestate.read_realestate_clip),
     "arkit": (_if(arkit.is_scanner_app), arkit.read_scanner_app),
     "arkitscenes": (_if(arkit.is_arkitscenes), arkit.read_arkitscenes),
+    "shapenet": (_if(renders.is_shapenet), renders.read_shapenet),
     "scannet": (_if(rgbd.is_scannet), rgbd.read_scannet),
     "7scenes": (_if(rgbd.is_seven_scenes), rgbd.read_seven_scenes),
     "tum": (_if(rgbd.is_tum), rgbd.read_tum),
@@ -54,6 +55,8 @@ def recognise(folder: Path) -> dict[str, Path]:
     found = {name: place for name, (find, _) in LAYOUTS.items() if (place := find(folder)) is not None}
     if len(found) > 1:
         found.pop("photos", None)  # the pictures of a posed capture
+    if "shapenet" in found:
+        found.pop("scannet", None)  # folders of the same names
     return found
 
 

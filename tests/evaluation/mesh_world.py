@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latent3d.evaluation.object_protocols import MeshAsset, Prompt, Shape
+from latent3d.evaluation.object_protocols import CONDITIONS, MeshAsset, Prompt, Shape
 from latent3d.representations.mesh import Mesh
 from latent3d.representations.views import Views
 
@@ -57,6 +57,10 @@ class Oracle:
         self.shapes = [shape(index) for index in range(count)]
         self.asked: list[tuple[int, Prompt]] = []
         self.reconstructed = 0
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return CONDITIONS
 
     def reconstruct(self, views: Views) -> MeshAsset:
         self.reconstructed += 1

@@ -7,13 +7,13 @@ import torch
 from latent3d.data.object_bank import render_object_bank
 from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
 from latent3d.evaluation.command import evaluate_command
-from latent3d.evaluation.object_command import OBJECT_PROTOCOLS
+from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, ObjectModel
 from latent3d.evaluation.object_protocols import BankCases, MeshFolder, ReconstructionProtocol
 from latent3d.evaluation.object_protocols import ProceduralObjects as Shapes
 from latent3d.io.mesh_files import write_mesh
 from latent3d.worlds.objects import OBJECT_LABELS
 
-from .mesh_world import shape
+from .mesh_world import Oracle, shape
 
 
 def test_baselines_of_procedural_objects_need_no_weights(tmp_path):
@@ -87,3 +87,25 @@ def test_what_cannot_be_asked_is_named(tmp_path):
         )
     with pytest.raises(FileNotFoundError, match="holds no mesh"):
         evaluate_command(out=tmp_path, protocol="objects_generation", data=tmp_path / "none", baselines_only=True)
+
+
+def test_a_model_is_asked_by_what_it_listens_to_and_the_objects_can_tell(tmp_path):
+    class Deaf(Oracle):
+        @property
+        def conditions(self):
+            return ("none", "image")
+
+    def load(weights, device):
+        assert (weights, device) == ("here", "cpu")
+        return ObjectModel(Deaf(), {"name": "oracle", "sha256": "0" * 64, "default_steps": 3}, 64)
+
+    for index in range(2):
+        write_mesh(tmp_path / "meshes" / f"{index}.glb", shape(index).mesh)
+    options = {"data": tmp_path / "meshes", "protocol": "objects_generation", "training": 0, "progress": False}
+    record = evaluate_command("here", tmp_path / "out", load_objects=load, **options)[0]
+    assert list(record["methods"]) == ["held_back", "prior_decoded", "none@3", "image@3"]
+    assert record["weights"]["sha256"] == "0" * 64
+    with pytest.raises(ValueError, match="can be told none, image, not 'class'"):
+        evaluate_command("here", tmp_path / "out", load_objects=load, conditions=("class",), **options)
+    with pytest.raises(ValueError, match="load_objects"):
+        evaluate_command("here", tmp_path / "out", **options)

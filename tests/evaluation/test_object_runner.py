@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from PIL import Image
 
 from latent3d.evaluation.comparison import compare
@@ -11,6 +10,7 @@ from latent3d.evaluation.features import CallableExtractor
 from latent3d.evaluation.object_generation import evaluate_generation
 from latent3d.evaluation.object_protocols import (
     GenerationProtocol,
+    MeshAsset,
     MeshFolder,
     ReconstructionProtocol,
     ShapeCases,
@@ -165,12 +165,13 @@ def test_clip_i_is_there_for_pictures_alone(tmp_path):
 
 
 def test_samples_without_surface_are_told(tmp_path):
+    class Empty(MeshAsset):
+        def mesh(self, resolution):
+            raise ValueError("nothing lies inside")
+
     class Nothing(Oracle):
         def prior(self, seeds):
-            from latent3d.evaluation.object_protocols import MeshAsset
-            from latent3d.representations.mesh import Mesh
-
-            return [MeshAsset(Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long))) for _ in seeds]
+            return [Empty(self.shapes[0].mesh) for _ in seeds]
 
     protocol = SETS.replace(conditions=("none",))
     record = _generate(tmp_path, Nothing(), Boxes(2), protocol=protocol, training=Boxes(2, start=5))

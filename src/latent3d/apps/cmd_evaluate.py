@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from latent3d.apps.options import option
+
+if TYPE_CHECKING:
+    from latent3d.evaluation.object_command import ObjectModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Evaluate:
     """Which part of the seeds."""
     scenes: int = 64
     """Scenes per family, at most so many per capture or bank; objects, and samples of each kind."""
-    steps: Annotated[tuple[int, ...], option("INT", "1 30, for objects 50")] = ()
+    steps: Annotated[tuple[int, ...], option("INT", "1 30; objects: the weights' own")] = ()
     """Numbers of sampler steps to compare."""
     inputs: int = 4
     """Views of an object that are given for its reconstruction."""
@@ -99,10 +102,19 @@ class Evaluate:
                 conditions=self.conditions,
                 guidance=self.guidance,
                 training=self.training,
+                load_objects=_object_model,
                 baselines_only=self.baselines_only,
                 device=self.device,
             )
         print(f"the tables are in {self.out / 'results.md'}")
+
+
+def _object_model(weights: str | Path | None, device: str) -> ObjectModel:
+    from latent3d.apps.objects import LN3Diff
+    from latent3d.evaluation.object_command import ObjectModel
+
+    model = LN3Diff.from_pretrained(weights, device)
+    return ObjectModel(model, model.weights, model.system.config.image_size)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from latent3d.data.captures.reference_scale import TYPICAL_DEPTH
 from latent3d.evaluation.features import build_extractor
-from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, OBJECT_STEPS, TRAINING_SHAPES, evaluate_objects
+from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, TRAINING_SHAPES, ObjectModel, evaluate_objects
 from latent3d.evaluation.perceptual import lpips
 from latent3d.evaluation.protocols import (
     MAIN,
@@ -57,6 +57,7 @@ def evaluate_command(
     conditions: Sequence[str] = (),
     guidance: float | None = None,
     training: int = TRAINING_SHAPES,
+    load_objects: Callable[[str | Path | None, str], ObjectModel] | None = None,
     baselines_only: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -77,11 +78,13 @@ def evaluate_command(
         family: one or several kinds of worlds (default mixed, other) or classes of objects (default all), where no data
             is given.
         scenes: at most so many scenes or objects per source (worlds: clips 0 .. scenes - 1 of the split).
-        steps: numbers of denoising steps (default 1 and 30, for objects 50); scene i samples with ``seed`` + i.
+        steps: numbers of denoising steps (default 1 and 30; for objects what the weights recommend); scene i samples
+            with ``seed`` + i.
         extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
         lpips_files: trunk and linear heads (see `latent3d.evaluation.perceptual.lpips`); without them no LPIPS.
         clip: folder of a CLIP model, for CLIP-I of objects (with ``extractor`` clip, that one serves).
         inputs, conditions, guidance, training: of objects, see `latent3d.evaluation.object_command.evaluate_objects`.
+        load_objects: gives the model of objects of some weights on a device; only for models of objects.
         baselines_only: score what needs no model, at 128 x 128.
 
     Returns:
@@ -97,11 +100,16 @@ def evaluate_command(
     perceptual = None if lpips_files is None else lpips(*lpips_files)
     if any(name.startswith(OBJECTS) for name in names):
         embedding = features if clip is None and extractor == "clip" else clip and build_extractor("clip", clip)
+        if load_objects is None and not baselines_only:
+            raise ValueError(
+                "models of objects come from latent3d.apps.objects; give evaluate_command its load_objects"
+            )
+        model_of_objects = None if load_objects is None or baselines_only else load_objects(weights, device)
         records = evaluate_objects(
-            weights, out, protocol=names, data=folders, family=kinds, objects=scenes, inputs=inputs,
-            conditions=conditions or None, steps=steps or OBJECT_STEPS, guidance=guidance, training=training, seed=seed,
+            model_of_objects, out, protocol=names, data=folders, family=kinds, objects=scenes, inputs=inputs,
+            conditions=conditions or None, steps=steps, guidance=guidance, training=training, seed=seed,
             split=split, extractor=features, embedding=embedding or None, perceptual=perceptual,
-            baselines_only=baselines_only, device=device, progress=progress,
+            progress=progress,
         )  # fmt: skip
         return _written(records, out)
     protocols = [get_protocol(name, views) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,28 @@ from latent3d.evaluation.object_runner import evaluate_reconstruction
 from latent3d.evaluation.perceptual import PerceptualDistance
 
 OBJECT_PROTOCOLS = ("objects_reconstruction", "objects_generation")
-OBJECT_STEPS = (50,)
+OBJECT_STEPS = 50
 TRAINING_SHAPES = 256
 """Among so many training shapes the nearest one is looked for."""
 
 
+@dataclass(frozen=True)
+class ObjectModel:
+    """A model of objects and what the records say of it.
+
+    Attributes:
+        system: what is asked.
+        about: name and ``sha256`` of the weights, ``default_steps`` if they recommend a number, and the like.
+        image_size: side of the pictures that it is given, in pixels.
+    """
+
+    system: ObjectSystem
+    about: dict[str, Any]
+    image_size: int
+
+
 def evaluate_objects(
-    weights: str | Path | None,
+    model: ObjectModel | None,
     out: str | Path,
     *,
     protocol: Sequence[str] = OBJECT_PROTOCOLS,
@@ -40,7 +56,7 @@ def evaluate_objects(
     objects: int = 64,
     inputs: int = 4,
     conditions: Sequence[str] | None = None,
-    steps: Sequence[int] = OBJECT_STEPS,
+    steps: Sequence[int] = (),
     guidance: float | None = None,
     training: int = TRAINING_SHAPES,
     seed: int = 0,
@@ -48,14 +64,12 @@ def evaluate_objects(
     extractor: FeatureExtractor | None = None,
     embedding: FeatureExtractor | None = None,
     perceptual: PerceptualDistance | None = None,
-    baselines_only: bool = False,
-    device: str = "cpu",
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Every protocol on every source of objects.
 
     Args:
-        weights: folder, or name of shipped weights; default the shipped ``ln3diff_shapes``.
+        model: None: score what needs no model.
         protocol: of `OBJECT_PROTOCOLS`.
         data: folders of meshes, mesh files, or banks of objects (these for reconstruction alone) in place of procedural
             objects.
@@ -63,11 +77,11 @@ def evaluate_objects(
         objects: at most so many per source; there are as many samples of each kind of condition.
         inputs: views that are given for a reconstruction.
         conditions: None: all that the model listens to and the objects can tell.
-        steps, guidance, seed: of sampling, see `evaluate_generation`.
+        steps: numbers of denoising steps; default what the weights recommend.
+        guidance, seed: of sampling, see `evaluate_generation`.
         training: procedural training shapes among which the nearest is looked for, at least as many as
             samples; 0 for none.
         extractor, embedding, perceptual: of distances, CLIP-I and LPIPS.
-        baselines_only: score what needs no model.
 
     Returns:
         The records.
@@ -77,12 +91,8 @@ def evaluate_objects(
     """
     if unknown := [name for name in protocol if name not in OBJECT_PROTOCOLS]:
         raise ValueError(f"unknown protocol '{unknown[0]}' for objects; choose among {', '.join(OBJECT_PROTOCOLS)}")
-    system: ObjectSystem | None = None
-    about, size = None, 128
-    if not baselines_only:
-        from latent3d.evaluation.object_models import load_objects
-
-        system, about, size = load_objects(weights, device)
+    system, about, size = (None, None, 128) if model is None else (model.system, model.about, model.image_size)
+    steps = steps or ((about or {}).get("default_steps", OBJECT_STEPS),)
     cases, shapes = _sources(data, family, objects, split)
     records = []
     if "objects_reconstruction" in protocol:

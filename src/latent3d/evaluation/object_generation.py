@@ -164,7 +164,7 @@ def _sampled(
     def prompt(number: int) -> Prompt:
         return protocol.prompt(kind, references.shape(number % len(references)))
 
-    def make(numbers: Sequence[int]) -> list[ObjectAsset]:
+    def make(numbers: Sequence[int]) -> Sequence[ObjectAsset]:
         prompts = [prompt(number) for number in numbers]
         return system.sample([seed + number for number in numbers], prompts, steps=steps, guidance=guidance)
 

@@ -33,8 +33,12 @@ class ObjectAsset(Protocol):
         """Pictures over white with alphas and depths, (V,), by cameras (V,)."""
         ...
 
-    def mesh(self, resolution: int) -> Mesh:
-        """Its surface from a grid of ``resolution`` cells a side; no faces where it has none."""
+    def mesh(self, resolution: int | None) -> Mesh:
+        """Its surface from a grid of ``resolution`` cells a side, None: the model's own; no faces where it has none.
+
+        Raises:
+            ValueError: if it has none; counts as no faces.
+        """
         ...
 
 
@@ -68,12 +72,12 @@ class ObjectSystem(Protocol):
 
     def sample(
         self, seeds: Sequence[int], prompts: Sequence[Prompt], *, steps: int, guidance: float | None
-    ) -> list[ObjectAsset]:
+    ) -> Sequence[ObjectAsset]:
         """One object per seed and prompt, all prompts of one kind; guidance None is the model's own for the kind."""
         ...
 
-    def prior(self, seeds: Sequence[int]) -> list[ObjectAsset]:
-        """One object per seed: latents drawn from the autoencoder's prior and decoded, without diffusion."""
+    def prior(self, seeds: Sequence[int]) -> Sequence[ObjectAsset]:
+        """One object per seed: latents drawn from the distribution with which diffusion starts, and decoded."""
         ...
 
 
@@ -89,7 +93,7 @@ class MeshAsset:
 
         return render_mesh(self.shape, cameras)
 
-    def mesh(self, resolution: int) -> Mesh:
+    def mesh(self, resolution: int | None) -> Mesh:
         """The mesh itself."""
         return self.shape
 
@@ -168,7 +172,8 @@ class GenerationProtocol(Config):
         size, radius, fov_deg: of the pictures, as `ReconstructionProtocol`.
         points: per shape for Chamfer distances.
         outer: points on the outer surface alone.
-        mesh_resolution: cells per side of the grid from which a model's surface is taken.
+        mesh_resolution: cells per side of the grid from which a model's surface is taken; None leaves it to the model
+            (its FlexiCubes decoder, where it has one).
     """
 
     name: str = "objects_generation"
@@ -179,7 +184,7 @@ class GenerationProtocol(Config):
     fov_deg: float = FOV_DEG
     points: int = CLOUD_POINTS
     outer: bool = True
-    mesh_resolution: int = 96
+    mesh_resolution: int | None = 96
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.conditions if kind not in CONDITIONS]

@@ -100,10 +100,17 @@ class Judge:
         shown.append(sheet_views(asset, protocol))
         arrays = {
             "features": extract(self.extractor, to_uint8(images)),
-            "cloud": cloud_of(asset.mesh(protocol.mesh_resolution), protocol.points, outer=protocol.outer),
+            "cloud": self._cloud(asset),
             "pictures": to_uint8(torch.cat(shown)),
         }
         return {"clip_i": likeness, "seconds": seconds, "told": prompt.text or prompt.label or ""}, arrays
+
+    def _cloud(self, asset: ObjectAsset) -> Float[Tensor, "_ 3"]:
+        try:
+            mesh = asset.mesh(self.protocol.mesh_resolution)
+        except ValueError:  # a sample without a surface: it covers nothing, and is counted
+            return torch.zeros(0, 3)
+        return cloud_of(mesh, self.protocol.points, outer=self.protocol.outer)
 
     def look_at_all(self, plan: SetPlan, cache: ResultCache, title: str, batch: int, progress: bool) -> ObjectSet:
         """The whole set: what the cache lacks is made, ``batch`` at a time."""

@@ -130,7 +130,8 @@ def render_mesh(
     images, faced = (np.zeros((views, 3, height, width), _NUMPY[dtype]) for _ in range(2))
     alphas, depths = (np.zeros((views, height, width), _NUMPY[dtype]) for _ in range(2))
     run_shares(
-        render_share, _shares(cameras), vertices, faces, _array(colors), _array(uvs), _array(normals),
+        render_share, _shares(cameras), vertices, faces, _array(colors), _array(uvs),
+        _array(normals).reshape(-1, 3),
         *_pyramid(texture), source, repeat, w2c, k, supersample, lamps, float(near), images, alphas, depths, faced,
     )  # fmt: skip
     image, alpha, depth, normal = (torch.from_numpy(array).to(device) for array in (images, alphas, depths, faced))

@@ -128,14 +128,13 @@ def _cover(projected, faces, near, depth, index, edges, volumes):
 
 
 @_jit()
-def _barycentric(edges, face, px, py, out):
+def _barycentric(edges, face, px, py):
     """Perspective-correct weights of the three corners of a face at a position in samples."""
-    total = 0.0
-    for i in range(3):
-        out[i] = edges[face, i, 0] * px + edges[face, i, 1] * py + edges[face, i, 2]
-        total += out[i]
-    for i in range(3):
-        out[i] /= total
+    a = edges[face, 0, 0] * px + edges[face, 0, 1] * py + edges[face, 0, 2]
+    b = edges[face, 1, 0] * px + edges[face, 1, 1] * py + edges[face, 1, 2]
+    c = edges[face, 2, 0] * px + edges[face, 2, 1] * py + edges[face, 2, 2]
+    scale = 1 / (a + b + c)
+    return a * scale, b * scale, c * scale
 
 
 @_jit()
@@ -144,24 +143,21 @@ def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices
     height, width = indices.shape[1:]
     projected = np.empty((vertices.shape[0], 3))
     edges, volumes = np.empty((faces.shape[0], 3, 3)), np.empty(faces.shape[0])
-    depth, weights = np.empty((height, width)), np.empty(3)
+    depth = np.empty((height, width))
     for view in range(share, indices.shape[0], shares):
         _project(vertices, w2c[view], k[view], scale, projected)
         _cover(projected, faces, near, depth, indices[view], edges, volumes)
         for y in range(height):
             for x in range(width):
                 face = indices[view, y, x]
-                weights[:] = 0
-                if face >= 0:
-                    _barycentric(edges, face, x + 0.5, y + 0.5, weights)
-                for i in range(3):
-                    barycentric[view, y, x, i] = weights[i]
+                a, b, c = _barycentric(edges, face, x + 0.5, y + 0.5) if face >= 0 else (0.0, 0.0, 0.0)
+                barycentric[view, y, x, 0], barycentric[view, y, x, 1], barycentric[view, y, x, 2] = a, b, c
                 depths[view, y, x] = depth[y, x] if face >= 0 else 0.0
 
 
 @_jit(fastmath=FAST)
-def _bilinear(pyramid, start, height, width, u, v, repeat, weight, out):
-    """Add ``weight`` times the texture at (u, v) to ``out``; texel centres lie at (i + 0.5) / size."""
+def _bilinear(pyramid, start, height, width, u, v, repeat):
+    """The texture at (u, v); texel centres lie at (i + 0.5) / size."""
     x, y = u * width - 0.5, v * height - 0.5
     floor_x, floor_y = math.floor(x), math.floor(y)
     fx, fy = x - floor_x, y - floor_y
@@ -173,28 +169,32 @@ def _bilinear(pyramid, start, height, width, u, v, repeat, weight, out):
     if top < 0 or below >= height:
         top = top % height if repeat else min(max(top, 0), height - 1)
         below = below % height if repeat else min(max(below, 0), height - 1)
-    a, b = start + top * width, start + below * width
-    wa, wb, wc, wd = (1 - fx) * (1 - fy) * weight, fx * (1 - fy) * weight, (1 - fx) * fy * weight, fx * fy * weight
-    for c in range(3):
-        upper = wa * pyramid[a + left, c] + wb * pyramid[a + right, c]
-        out[c] += upper + wc * pyramid[b + left, c] + wd * pyramid[b + right, c]
+    a, b = start + top * width + left, start + top * width + right
+    c, d = start + below * width + left, start + below * width + right
+    wa, wb, wc, wd = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
+    return (
+        wa * pyramid[a, 0] + wb * pyramid[b, 0] + wc * pyramid[c, 0] + wd * pyramid[d, 0],
+        wa * pyramid[a, 1] + wb * pyramid[b, 1] + wc * pyramid[c, 1] + wd * pyramid[d, 1],
+        wa * pyramid[a, 2] + wb * pyramid[b, 2] + wc * pyramid[c, 2] + wd * pyramid[d, 2],
+    )
 
 
 @_jit(fastmath=FAST)
-def _textured(pyramid, levels, repeat, detail, uvs, face, weights, out):
+def _textured(pyramid, levels, repeat, detail, uvs, face, weights):
     """Texture at a point of a face: bilinear between texels, linear between the two nearest levels of detail."""
     u = weights[0] * uvs[face, 0, 0] + weights[1] * uvs[face, 1, 0] + weights[2] * uvs[face, 2, 0]
     v = weights[0] * uvs[face, 0, 1] + weights[1] * uvs[face, 1, 1] + weights[2] * uvs[face, 2, 1]
     if repeat:
         u, v = u - math.floor(u), v - math.floor(v)
-    out[0] = out[1] = out[2] = 0
     level = min(max(detail, 0.0), levels.shape[0] - 1.0)
     low = int(level)
     blend = level - low
-    _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat, 1 - blend, out)
+    r, g, b = _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat)
     if blend > 0:
         low += 1
-        _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat, blend, out)
+        p, q, s = _bilinear(pyramid, levels[low, 0], levels[low, 1], levels[low, 2], u, v, repeat)
+        r, g, b = r + blend * (p - r), g + blend * (q - g), b + blend * (s - b)
+    return r, g, b
 
 
 @_jit(fastmath=FAST)
@@ -216,49 +216,65 @@ def _details(projected, faces, uvs, near, texels, out):
 
 
 @_jit(fastmath=FAST)
-def _normal(corners, smooth, face, weights, eye, out):
+def _mixed(values, i, j, k, weights):
+    """Weighted sum of three rows of (n, 3)."""
+    a, b, c = weights
+    return (
+        a * values[i, 0] + b * values[j, 0] + c * values[k, 0],
+        a * values[i, 1] + b * values[j, 1] + c * values[k, 1],
+        a * values[i, 2] + b * values[j, 2] + c * values[k, 2],
+    )
+
+
+@_jit(fastmath=FAST)
+def _normal(vertices, faces, smooth, face, weights, eye):
     """Unit normal at a point of a face, towards the camera at ``eye``: interpolated from ``smooth`` if given.
 
     Towards the camera is decided by the plane of the face, so that it does not depend on the order of the corners.
     """
-    ux, uy, uz = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1], corners[1, 2] - corners[0, 2]
-    vx, vy, vz = corners[2, 0] - corners[0, 0], corners[2, 1] - corners[0, 1], corners[2, 2] - corners[0, 2]
+    i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
+    ax, ay, az = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+    ux, uy, uz = vertices[j, 0] - ax, vertices[j, 1] - ay, vertices[j, 2] - az
+    vx, vy, vz = vertices[k, 0] - ax, vertices[k, 1] - ay, vertices[k, 2] - az
     gx, gy, gz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-    facing = gx * (eye[0] - corners[0, 0]) + gy * (eye[1] - corners[0, 1]) + gz * (eye[2] - corners[0, 2])
-    sign = 1.0 if facing >= 0 else -1.0
+    sign = 1.0 if gx * (eye[0] - ax) + gy * (eye[1] - ay) + gz * (eye[2] - az) >= 0 else -1.0
     x, y, z = gx, gy, gz
     if smooth.shape[0] > 0:
-        nx = weights[0] * smooth[face, 0, 0] + weights[1] * smooth[face, 1, 0] + weights[2] * smooth[face, 2, 0]
-        ny = weights[0] * smooth[face, 0, 1] + weights[1] * smooth[face, 1, 1] + weights[2] * smooth[face, 2, 1]
-        nz = weights[0] * smooth[face, 0, 2] + weights[1] * smooth[face, 1, 2] + weights[2] * smooth[face, 2, 2]
+        nx, ny, nz = _mixed(smooth, 3 * face, 3 * face + 1, 3 * face + 2, weights)
         if nx * nx + ny * ny + nz * nz > 1e-12:
             sign = sign if nx * gx + ny * gy + nz * gz >= 0 else -sign
             x, y, z = nx, ny, nz
     scale = sign / math.sqrt(x * x + y * y + z * z)
-    out[0], out[1], out[2] = x * scale, y * scale, z * scale
+    return x * scale, y * scale, z * scale
 
 
 @_jit(fastmath=FAST)
-def _brightness(light, corners, weights, normal, eye):
+def _brightness(light, point, normal, eye):
     """Factor on sRGB values: (ambient + sky (1 + nz) / 2 + head max(n . v, 0)) to the power 1 / 2.2."""
-    facing, square = 0.0, 0.0
-    for axis in range(3):
-        point = weights[0] * corners[0, axis] + weights[1] * corners[1, axis] + weights[2] * corners[2, axis]
-        towards = eye[axis] - point
-        facing += normal[axis] * towards
-        square += towards * towards
-    facing = max(0.0, facing) / math.sqrt(square)
+    x, y, z = eye[0] - point[0], eye[1] - point[1], eye[2] - point[2]
+    facing = max(0.0, normal[0] * x + normal[1] * y + normal[2] * z) / math.sqrt(x * x + y * y + z * z)
     return (light[0] + light[1] * 0.5 * (1 + normal[2]) + light[2] * facing) ** (1 / 2.2)
 
 
+@_jit(fastmath=FAST)
+def _color(vertices, faces, colors, uvs, pyramid, levels, source, repeat, detail, light, face, weights, normal, eye):
+    """What a point of a face shows, in [0, 1]: its colour in its light (as it is where ``light`` is empty)."""
+    i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
+    r, g, b = GREY, GREY, GREY
+    if source == TEXTURE:
+        r, g, b = _textured(pyramid, levels, repeat, detail, uvs, face, weights)
+    elif source == VERTEX_COLORS:
+        r, g, b = _mixed(colors, i, j, k, weights)
+    if light.shape[0] > 0:
+        lit = _brightness(light, _mixed(vertices, i, j, k, weights), normal, eye)
+        r, g, b = r * lit, g * lit, b * lit
+    return min(max(r, 0.0), 1.0), min(max(g, 0.0), 1.0), min(max(b, 0.0), 1.0)
+
+
 @_jit()
-def _normal_at(vertices, faces, smooth, edges, face, px, py, eye, corners, weights, out):
-    """Corners, weights and normal of the point of a face at a position in samples."""
-    _barycentric(edges, face, px, py, weights)
-    for i in range(3):
-        for axis in range(3):
-            corners[i, axis] = vertices[faces[face, i], axis]
-    _normal(corners, smooth, face, weights, eye, out)
+def _store(depths, normals, view, y, x, depth, normal):
+    depths[view, y, x] = depth
+    normals[view, 0, y, x], normals[view, 1, y, x], normals[view, 2, y, x] = normal
 
 
 @_jit()
@@ -268,7 +284,8 @@ def render_share(
 ):  # fmt: skip
     """Images (V, 3, H, W) over white, alphas, depths (V, H, W) and normals (V, 3, H, W) of every ``shares``-th view.
 
-    Depths and normals are those at the centre of the pixel, else of its nearest sample; they are zero before the call.
+    ``smooth`` is (3 F, 3), row by corner, or (0, 3). Depths and normals are those at the centre of the pixel, else of
+    its nearest sample; they are zero before the call.
     """
     height, width = alphas.shape[1:]
     projected, total = np.empty((vertices.shape[0], 3)), faces.shape[0]
@@ -276,59 +293,51 @@ def render_share(
     depth = np.empty((height * supersample, width * supersample))
     index = np.empty(depth.shape, np.int64)
     depth_centre, index_centre = np.empty((height, width)), np.empty((height, width), np.int64)
-    weights, color, normal, eye = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-    corners, pixel, samples = np.empty((3, 3)), np.empty(3), supersample * supersample
+    samples = supersample * supersample
     for view in range(share, alphas.shape[0], shares):
-        for axis in range(3):
-            eye[axis] = 0.0
-            for i in range(3):
-                eye[axis] -= w2c[view, i, axis] * w2c[view, i, 3]
+        r, t = w2c[view, :, :3], w2c[view, :, 3]
+        eye = (
+            -(r[0, 0] * t[0] + r[1, 0] * t[1] + r[2, 0] * t[2]),
+            -(r[0, 1] * t[0] + r[1, 1] * t[1] + r[2, 1] * t[2]),
+            -(r[0, 2] * t[0] + r[1, 2] * t[1] + r[2, 2] * t[2]),
+        )
         _project(vertices, w2c[view], k[view], 1.0, projected)
         _cover(projected, faces, near, depth_centre, index_centre, edges, volumes)
         for y in range(height):
             for x in range(width):
                 face = index_centre[y, x]
                 if face >= 0:
-                    _normal_at(vertices, faces, smooth, edges, face, x + 0.5, y + 0.5, eye, corners, weights, normal)
-                    depths[view, y, x] = depth_centre[y, x]
-                    for axis in range(3):
-                        normals[view, axis, y, x] = normal[axis]
+                    weights = _barycentric(edges, face, x + 0.5, y + 0.5)
+                    normal = _normal(vertices, faces, smooth, face, weights, eye)
+                    _store(depths, normals, view, y, x, depth_centre[y, x], normal)
         _project(vertices, w2c[view], k[view], float(supersample), projected)
         _cover(projected, faces, near, depth, index, edges, volumes)
         if source == TEXTURE:
             _details(projected, faces, uvs, near, levels[0, 1] * levels[0, 2], details)
         for y in range(height):
             for x in range(width):
-                pixel[:] = 0
+                red, green, blue = 0.0, 0.0, 0.0
                 covered, nearest = 0, np.inf
-                for s in range(samples):
-                    sy, sx = y * supersample + s // supersample, x * supersample + s % supersample
-                    face = index[sy, sx]
-                    if face < 0:
-                        continue
-                    covered += 1
-                    _normal_at(vertices, faces, smooth, edges, face, sx + 0.5, sy + 0.5, eye, corners, weights, normal)
-                    if source == TEXTURE:
-                        _textured(pyramid, levels, repeat, details[face], uvs, face, weights, color)
-                    else:
-                        for c in range(3):
-                            color[c] = GREY
-                            if source == VERTEX_COLORS:
-                                color[c] = 0.0
-                                for i in range(3):
-                                    color[c] += weights[i] * colors[faces[face, i], c]
-                    lit = _brightness(light, corners, weights, normal, eye) if light.shape[0] > 0 else 1.0
-                    for c in range(3):
-                        pixel[c] += min(max(color[c] * lit, 0.0), 1.0)
-                    if index_centre[y, x] < 0 and depth[sy, sx] < nearest:
-                        nearest = depth[sy, sx]
-                        depths[view, y, x] = nearest
-                        for axis in range(3):
-                            normals[view, axis, y, x] = normal[axis]
+                for sy in range(y * supersample, (y + 1) * supersample):
+                    for sx in range(x * supersample, (x + 1) * supersample):
+                        face = index[sy, sx]
+                        if face < 0:
+                            continue
+                        covered += 1
+                        weights = _barycentric(edges, face, sx + 0.5, sy + 0.5)
+                        normal = _normal(vertices, faces, smooth, face, weights, eye)
+                        color = _color(
+                            vertices, faces, colors, uvs, pyramid, levels, source, repeat, details[face], light, face,
+                            weights, normal, eye,
+                        )  # fmt: skip
+                        red, green, blue = red + color[0], green + color[1], blue + color[2]
+                        if index_centre[y, x] < 0 and depth[sy, sx] < nearest:
+                            nearest = depth[sy, sx]
+                            _store(depths, normals, view, y, x, nearest, normal)
                 # A centre can be covered where no sample is: a sliver, which is then not in the picture either.
                 if covered == 0:
-                    depths[view, y, x] = 0
-                    normals[view, :, y, x] = 0
+                    _store(depths, normals, view, y, x, 0.0, (0.0, 0.0, 0.0))
                 alphas[view, y, x] = covered / samples
-                for c in range(3):
-                    images[view, c, y, x] = (pixel[c] + (samples - covered)) / samples
+                images[view, 0, y, x] = (red + (samples - covered)) / samples
+                images[view, 1, y, x] = (green + (samples - covered)) / samples
+                images[view, 2, y, x] = (blue + (samples - covered)) / samples

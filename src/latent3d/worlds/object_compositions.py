@@ -176,11 +176,9 @@ def _named(solid: Solid, skin: Material) -> str:
     return with_article(f"{skin.look} {solid.name}")
 
 
-def _speak(made: Assembly, skins: list[Material], solids: list[Solid], phrase: str) -> None:
-    """Names the composition by its largest solid; the phrase says how the others lie."""
-    sizes = [float(np.prod(np.ptp(solid.part.points, axis=0))) for solid in solids]
-    main = skins[int(np.argmax(sizes))]
-    made.say_phrases("composition", main, phrase, listed([_named(s, m) for s, m in zip(solids, skins, strict=True)]))
+def _speak(made: Assembly, names: list[str], phrase: str) -> None:
+    """Names the composition, after all was added: by the material of the largest surface, a phrase and a list."""
+    made.say_phrases("composition", max(made.materials(), key=made.area), phrase, listed(names))
 
 
 def _tower(made: Assembly) -> None:
@@ -197,7 +195,7 @@ def _tower(made: Assembly) -> None:
         z += scale * solid.height
         width = scale * float(solid.half.min())
     names = [_named(solid, skin) for solid, skin in zip(solids, skins, strict=True)]
-    _speak(made, skins, solids, " on ".join(reversed(names)))
+    _speak(made, names, " on ".join(reversed(names)))
 
 
 def _row(made: Assembly) -> None:
@@ -212,7 +210,7 @@ def _row(made: Assembly) -> None:
         made.add(skin, solid.part.moved(x=x))
         before = right
     names = [_named(solid, skin) for solid, skin in zip(solids, skins, strict=True)]
-    _speak(made, skins, solids, f"{listed(names)} side by side")
+    _speak(made, names, f"{listed(names)} side by side")
 
 
 def _base(made: Assembly) -> None:
@@ -232,8 +230,8 @@ def _base(made: Assembly) -> None:
         part = solid.part.scaled(scale).turned(2, uniform(rng, 0, 90))
         made.add(skin, part.moved(far * math.cos(angle), far * math.sin(angle), 0.088))
     names = [_named(solid, skin) for solid, skin in zip(solids, skins[1:], strict=True)]
-    floor = Solid("disc" if round_ else "square slab", under, True)
-    _speak(made, skins, [floor, *solids], f"{listed(names)} on {_named(floor, skins[0])}")
+    floor = _named(Solid("disc" if round_ else "square slab", under, True), skins[0])
+    _speak(made, [floor, *names], f"{listed(names)} on {floor}")
 
 
 def _satellites(made: Assembly) -> None:
@@ -257,4 +255,4 @@ def _satellites(made: Assembly) -> None:
         made.add(skins[1], lifted.turned(1, 90).turned(2, 360.0 * k / (count - 1)).moved(z=size))
     number = ("three", "four", "five")[count - 3]
     ball, others = _named(centre, skins[0]), f"{number} {skins[1].look} {kind}s"
-    made.say_phrases("composition", skins[0], f"{ball} with {others} stuck to it", f"{ball} and {others}")
+    _speak(made, [ball, others], f"{ball} with {others} stuck to it")

@@ -44,7 +44,7 @@ def _square_shell(radius: float, top: float, height: float) -> Part:
     profile = [*outer, *((r - 0.006, z) for r, z in reversed(outer))]
     square = rectangle(1.7, 1.7, 0.06, 2)
     rings = np.stack([np.column_stack([square * r, np.full(len(square), z)]) for r, z in profile])
-    return loft(rings, loop=True, rows=runs(np.array(profile), True), columns=runs(square, True))
+    return loft(rings, loop=True, rows=runs(np.array(profile), True), columns=runs(square, True)).boxed()
 
 
 def turned_base(made: Assembly, height: float, radius: float) -> tuple[Part, str]:

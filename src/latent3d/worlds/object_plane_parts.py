@@ -90,7 +90,7 @@ def wing(
         section = AIRFOIL * np.array([0.5 * tip, 0.5 * tip * thick])
         x, y = root[0] + 1.03 * span - section[:, 1], rings[-1][:, 1].min() + 0.45 * tip + section[:, 0]
         rings.append(np.column_stack([x, y, np.full(len(section), root[2] + rise + bent)]))
-    return loft(np.stack(rings)).boxed()
+    return loft(np.stack(rings), columns=np.repeat([0, 1], [5, 4])).boxed()  # above and below
 
 
 def add_tail(

@@ -63,7 +63,7 @@ def _outline(shape: str, x: float, y: float) -> np.ndarray:
         return circle(40) * np.array([x, y])
     if shape == "hexagonal":
         return circle(6) * x
-    return rectangle(2 * x, 2 * y, 0.015 if shape == "rectangular" else 0.4 * min(x, y), 6)
+    return rectangle(2 * x, 2 * y, 0.015 if shape == "rectangular" else 0.35 * min(x, y), 6)
 
 
 def _base(made: Assembly, material: Material, shape: str, x: float, y: float, low: float) -> list[str]:
@@ -75,7 +75,7 @@ def _base(made: Assembly, material: Material, shape: str, x: float, y: float, lo
         kinds = ["straight", "straight", "tapered", "turned", "splayed", "trestle", "boards", "hairpin"]
         kinds += ["two pedestals"] if x > 1.5 * y else []
     kind = pick(rng, kinds)
-    inner = np.array([x, y]) * (1.0 if cornered else 0.72)
+    inner = np.array([x, y]) * {"rectangular": 1.0, "rounded": 0.9}.get(shape, 0.72)
     if kind == "pedestal":
         made.add(material, _pedestal(made, 0.75 * min(x, y), low))
         return ["a round pedestal"]
@@ -90,9 +90,9 @@ def _base(made: Assembly, material: Material, shape: str, x: float, y: float, lo
     if kind == "trestle":
         return _trestle(made, material, x, y, low)
     if kind == "boards":
-        thick = uniform(rng, 0.03, 0.06)
-        made.add(material, (box(thick, 1.8 * y, low, 0.006).moved(x=s * (x - 0.6 * thick - 0.05)) for s in (-1, 1)))
-        return ["two solid side panels", _shelf(made, material, x - 0.07, 0.85 * y, low)]
+        thick, (far, deep) = uniform(rng, 0.03, 0.06), 0.9 * inner
+        made.add(material, (box(thick, 2 * deep, low + 0.003, 0.006).moved(x=s * far) for s in (-1, 1)))
+        return ["two solid side panels", _shelf(made, material, far, 0.9 * deep, low)]
     if kind == "hairpin":
         return [_hairpins(made, inner, low)]
     if kind == "crossed":

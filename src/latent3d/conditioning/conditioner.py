@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from latent3d.conditioning.condition import NO_LABEL, Condition, drop_mask
 from latent3d.conditioning.picture import FOREGROUND, SmallViTConfig, prepare_picture
 from latent3d.conditioning.text import ByteTextEncoderConfig, Encoding
+from latent3d.conditioning.towers import CLIPPictureConfig, CLIPTextConfig, DINOv2Config
 from latent3d.config import Config
 
 KINDS = ("label", "text", "picture")
@@ -33,16 +34,18 @@ class ConditionerConfig(Config):
         appended: encoder of the picture whose tokens are appended in self-attention.
         shared: text and picture are embeddings of one space (CLIP) and take the same place, the picture first: a model
             trained with pictures then listens to texts (LN3Diff++ on ShapeNet and FFHQ).
+        pooled: whether the denoiser gets the pooled vectors.
         foreground: share of the prepared picture that the object takes.
         drop: probability that a training sample is told nothing at all.
         keep_label, keep_text, keep_picture: probability of each kind in the other samples, drawn independently.
     """
 
     classes: int = 0
-    text: ByteTextEncoderConfig | None = None
-    picture: SmallViTConfig | None = None
-    appended: SmallViTConfig | None = None
+    text: ByteTextEncoderConfig | CLIPTextConfig | None = None
+    picture: SmallViTConfig | CLIPPictureConfig | None = None
+    appended: SmallViTConfig | DINOv2Config | None = None
     shared: bool = False
+    pooled: bool = True
     foreground: float = FOREGROUND
     drop: float = 0.15
     keep_label: float = 0.5
@@ -53,6 +56,23 @@ class ConditionerConfig(Config):
     def small(cls, classes: int = 0) -> ConditionerConfig:
         """Bytes and 8x8 patches, trained with the model: nothing to download."""
         return cls(classes=classes, text=ByteTextEncoderConfig(), picture=SmallViTConfig())
+
+    @classmethod
+    def large_image(cls) -> ConditionerConfig:
+        """LN3Diff++'s picture model: CLIP ViT-L/14 patches and embedding, DINOv2 ViT-L/14 patches appended."""
+        return cls(picture=CLIPPictureConfig.large(), appended=DINOv2Config(), keep_picture=1.0)
+
+    @classmethod
+    def large_text(cls) -> ConditionerConfig:
+        """LN3Diff++'s text model: the words of CLIP ViT-L/14."""
+        return cls(text=CLIPTextConfig(), pooled=False, keep_text=1.0)
+
+    @classmethod
+    def large_shared(cls) -> ConditionerConfig:
+        """LN3Diff++ on ShapeNet and FFHQ: CLIP's embedding of a picture in training, and of a text later."""
+        text = CLIPTextConfig(tokens="embedding")
+        picture = CLIPPictureConfig.large().replace(tokens="embedding")
+        return cls(text=text, picture=picture, shared=True, pooled=False, keep_text=0.0, keep_picture=1.0)
 
     @classmethod
     def tiny(cls, classes: int = 3) -> ConditionerConfig:
@@ -69,11 +89,11 @@ class ConditionerConfig(Config):
     def denoiser_fields(self) -> dict[str, Any]:
         """The fields of a denoiser's configuration that say what it is told, for ``replace(**fields)``."""
         readers = [part for part in (self.text, self.picture) if part is not None]
-        pooled = [part.pooled_dim for part in readers]
+        pooled = sum(part.pooled_dim for part in (readers[:1] if self.shared else readers))
         return {
             "classes": self.classes,
             "context_dim": readers[0].token_dim if readers else None,
-            "pooled_dim": (max(pooled) if self.shared else sum(pooled)) if readers else None,
+            "pooled_dim": pooled if self.pooled and readers else None,
             "appended_dim": None if self.appended is None else self.appended.token_dim,
             "appended_tokens": 0 if self.appended is None else self.appended.token_count,
         }
@@ -147,10 +167,12 @@ class Conditioner(nn.Module):
                 picture = _masked(self.picture(self._prepared(pictures, alphas, self.picture)), picture_kept)
             if self.appended is not None:
                 appended = _masked(self.appended(self._prepared(pictures, alphas, self.appended)), picture_kept)
-        tokens, pooled = self._joined(text, picture, batch)
+        joined = self._joined(text, picture, batch)
         if labels is not None:
             labels = labels.masked_fill(~label_kept.to(labels.device), NO_LABEL)
-        return Condition(tokens, None if appended is None else appended.tokens, pooled, labels)
+        tokens, pooled = (None, None) if joined is None else (joined.tokens, joined.pooled)
+        beside = None if appended is None else appended.tokens
+        return Condition(tokens, beside, pooled if self.config.pooled else None, labels)
 
     def _batch(self, labels: Tensor | None, captions: Sequence[str] | None, pictures: Tensor | None) -> int | None:
         given = {
@@ -167,26 +189,22 @@ class Conditioner(nn.Module):
     def _prepared(self, pictures: Tensor, alphas: Tensor | None, encoder: Any) -> Tensor:
         return prepare_picture(pictures, alphas, encoder.config.image_size, self.config.foreground)
 
-    def _joined(
-        self, text: Encoding | None, picture: Encoding | None, batch: int
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _joined(self, text: Encoding | None, picture: Encoding | None, batch: int) -> Encoding | None:
         """Tokens one after the other and pooled vectors side by side, zeros for what is absent."""
         given = next((part for part in (text, picture) if part is not None), None)
-        if given is None:
-            return None, None
-        if self.config.shared:
-            if text is None or picture is None:
-                return given.tokens, given.pooled
-            seen = (picture.pooled != 0).any(-1, keepdim=True)
-            tokens = torch.where(seen[..., None], picture.tokens, text.tokens)
-            return tokens, torch.where(seen, picture.pooled, text.pooled)
+        if given is None or (self.config.shared and (text is None or picture is None)):
+            return given
+        if self.config.shared and text is not None and picture is not None:
+            seen = (picture.tokens != 0).flatten(1).any(1)
+            tokens = torch.where(seen[:, None, None], picture.tokens, text.tokens)
+            return Encoding(tokens, torch.where(seen[:, None], picture.pooled, text.pooled))
         parts = []
         for part, config in ((text, self.config.text), (picture, self.config.picture)):
             if part is None and config is not None:
                 empty = given.tokens.new_zeros(batch, config.token_count, config.token_dim)
                 part = Encoding(empty, given.pooled.new_zeros(batch, config.pooled_dim))
             parts += [] if part is None else [part]
-        return torch.cat([part.tokens for part in parts], 1), torch.cat([part.pooled for part in parts], 1)
+        return Encoding(torch.cat([part.tokens for part in parts], 1), torch.cat([part.pooled for part in parts], 1))
 
 
 def _masked(encoding: Encoding, kept: Tensor) -> Encoding:
@@ -203,5 +221,6 @@ def _check(config: ConditionerConfig) -> None:
             f"text tokens of width {config.text.token_dim} and picture tokens of width {config.picture.token_dim} "
             "cannot be read together; give both encoders the same embedding"
         )
-    if config.shared and config.text.token_count != config.picture.token_count:
-        raise ValueError("a shared place needs as many tokens from the text as from the picture")
+    sizes = [(part.token_count, part.pooled_dim) for part in (config.text, config.picture)]
+    if config.shared and sizes[0] != sizes[1]:
+        raise ValueError("a shared place needs as many tokens, and as wide a vector, from the text as from the picture")

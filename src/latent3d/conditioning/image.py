@@ -102,7 +102,11 @@ class ImageEncoder(nn.Module):
         The whole picture is squeezed to the encoder's square, as in SVD. Its own resizing (a blur, then cubic
         interpolation between corner pixels) differs from PyTorch's antialiased cubic one by less than a pixel.
         """
+        return self.states(images).image_embeds[:, None]
+
+    def states(self, images: Float[Tensor, "n 3 H W"]) -> Any:
+        """transformers' output: ``image_embeds`` (n, D) and ``last_hidden_state`` (n, 1 + patches, width)."""
         size = self.config.image_size
         small = F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (small.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-        return self.network((small.clamp(0, 1) - mean) / std).image_embeds[:, None]
+        return self.network((small.clamp(0, 1) - mean) / std)

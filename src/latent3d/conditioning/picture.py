@@ -40,7 +40,7 @@ def prepare_picture(
 
     The box of the pixels with alpha of at least one half is cut out, and set in the middle of a white square whose side
     is the box's longer side divided by ``foreground``; what the picture shows between box and border is kept, so that a
-    soft edge is not cut off. Then the square is resized, bilinear with antialiasing.
+    soft edge is not cut off. Then the square is resized, bicubic with antialiasing.
 
     Args:
         rgb: sRGB in [0, 1], over white (see `over_white`).
@@ -67,7 +67,7 @@ def prepare_picture(
         y, x = top - (side - (bottom - top)) // 2, left - (side - (right - left)) // 2
         padding = (max(0, -x), max(0, x + side - width), max(0, -y), max(0, y + side - height))
         square = F.pad(picture, padding, value=1.0)[:, max(y, 0) : max(y, 0) + side, max(x, 0) : max(x, 0) + side]
-        prepared.append(F.interpolate(square[None], (size, size), mode="bilinear", antialias=True, align_corners=False))
+        prepared.append(F.interpolate(square[None], (size, size), mode="bicubic", antialias=True, align_corners=False))
     return torch.cat(prepared).clamp(0, 1)
 
 
@@ -134,8 +134,6 @@ class SmallViT(nn.Module):
     Args:
         config: sizes.
     """
-
-    trained = True
 
     def __init__(self, config: SmallViTConfig) -> None:
         super().__init__()

@@ -87,8 +87,6 @@ class ByteTextEncoder(nn.Module):
         config: sizes.
     """
 
-    trained = True
-
     def __init__(self, config: ByteTextEncoderConfig) -> None:
         super().__init__()
         self.config = config

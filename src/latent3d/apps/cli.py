@@ -12,6 +12,7 @@ from latent3d.apps.cmd_compare import Compare
 from latent3d.apps.cmd_data import Data
 from latent3d.apps.cmd_doctor import Doctor
 from latent3d.apps.cmd_evaluate import Evaluate
+from latent3d.apps.cmd_object import Object
 from latent3d.apps.cmd_plan import PlanTraining
 from latent3d.apps.cmd_render import Render
 from latent3d.apps.cmd_scene import Scene
@@ -22,6 +23,7 @@ from latent3d.apps.errors import run_safely
 
 Command = (
     Annotated[Scene, tyro.conf.subcommand("scene")]
+    | Annotated[Object, tyro.conf.subcommand("object")]
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
@@ -33,9 +35,10 @@ Command = (
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
-DESCRIPTION = """3D scenes from pictures by latent diffusion.
+DESCRIPTION = """3D scenes and objects by latent diffusion.
 
-`latent3d scene photo.jpg` makes a scene, a film and a web page from one picture.
+`latent3d scene photo.jpg` makes a scene, a film and a web page from one picture;
+`latent3d object --text "a red wooden chair"` makes an object.
 
 `latent3d COMMAND --help` explains a command, `latent3d --version` prints the version.
 

@@ -104,9 +104,8 @@ def test_formats_and_count(run, weights, tmp_path):
 
 
 def test_a_picture_is_cut_out_by_its_transparency(run, weights, cup, tmp_path):
-    code, _, err = run(
-        "object", "--image", cup, "--weights", weights, "--steps", 1, "--format", "ply", "--out", tmp_path / "o"
-    )
+    out = tmp_path / "o"
+    code, _, err = run("object", "--image", cup, "--weights", weights, "--steps", 1, "--format", "ply", "--out", out)
     assert code == 0, err
     notes = " ".join(read_card(out / "card.json")["prompt"]["notes"])
     assert "transparency" in notes

@@ -88,7 +88,8 @@ def _base(made: Assembly, material: Material, shape: str, x: float, y: float, lo
         made.add(material, _drum(made, 0.62 * min(x, y), low))
         return ["a wide drum base"]
     if kind == "trestle":
-        return _trestle(made, material, *((x, y) if cornered else 1.15 * inner), low)
+        wide, deep = (x, y) if cornered else 1.15 * inner
+        return _trestle(made, material, wide, deep, low)
     if kind == "boards":
         thick, (far, deep) = uniform(rng, 0.03, 0.06), 0.9 * inner
         made.add(material, (box(thick, 2 * deep, low + 0.003, 0.006).moved(x=s * far) for s in (-1, 1)))

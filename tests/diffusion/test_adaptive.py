@@ -1,5 +1,6 @@
 """The adaptive solver on equations with known solutions, its order, its tolerance and its exact number of calls."""
 
+import itertools
 import math
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_a_swinging_field_costs_more_where_more_is_asked_and_calls_are_exact():
         assert (steps[-1].latents - start * math.exp(-math.sin(5) / 5)).abs().max() < 30 * rtol
         assert steps[0].sigma == 1
         assert steps[-1].sigma_next == 0
-        assert all(a.sigma_next == b.sigma for a, b in zip(steps, steps[1:], strict=False))
+        assert all(a.sigma_next == b.sigma for a, b in itertools.pairwise(steps))
         costs.append(steps[-1].calls)
     assert costs == sorted(costs)
     assert costs[0] < costs[2]

@@ -44,7 +44,6 @@ class AdaptiveStep(SamplerStep):
     refused: int = 0
 
 
-@torch.no_grad()
 def sample_flow_adaptive(
     velocity: Network,
     latents: Tensor,

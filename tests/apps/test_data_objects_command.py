@@ -114,3 +114,21 @@ def test_bad_meshes_write_nothing(run, meshes, tmp_path, options, words):
         assert words in err
         assert err.count("latent3d: error: ") == 1
         assert not (tmp_path / "none").exists()
+
+
+def test_rendered_meshes_can_be_imported_as_objects(run, meshes, tmp_path):
+    assert run("data", "render", meshes, "--views", 5, "--size", 48, "--out", tmp_path / "pictures")[0] == 0
+    bank = tmp_path / "bank"
+    options = ("--size", 32, "--workers", 1, "--out", bank)
+    code, _, err = run("data", "import-objects", tmp_path / "pictures", "--views", 4, *options)
+    assert code == 0, err
+    found = ObjectBank(bank)
+    assert (found.names, found.num_views) == (["a box", "other"], 4)
+    assert found.sample(0).normals.norm(dim=-1).median() == pytest.approx(1, abs=1e-2)
+    code, _, err = run("data", "import-objects", tmp_path / "pictures", "--views", 9, "--out", tmp_path / "none")
+    assert code == 2
+    assert "5 usable views of 9" in err
+    assert "none of the folders" in err
+    assert run("data", "import-objects", "--out", tmp_path / "none")[0] == 2
+    assert run("data", "import-objects", tmp_path / "gone", "--out", tmp_path / "none")[0] == 2
+    assert not (tmp_path / "none").exists()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from latent3d.apps.cmd_data_objects import Objects, RenderMeshes
+from latent3d.apps.cmd_data_objects import ImportObjects, Objects, RenderMeshes
 
 if TYPE_CHECKING:
     from latent3d.data.captures.capture import Capture
@@ -151,7 +151,7 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Make training data from worlds (bank), captures (import), objects or meshes (objects, render); check captures."""
+    """Make training data from worlds, captures, procedural objects, meshes and renderings, and check captures."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Bank, tyro.conf.subcommand("bank")]
@@ -159,6 +159,7 @@ class Data:
         | Annotated[Import, tyro.conf.subcommand("import")]
         | Annotated[Objects, tyro.conf.subcommand("objects")]
         | Annotated[RenderMeshes, tyro.conf.subcommand("render")]
+        | Annotated[ImportObjects, tyro.conf.subcommand("import-objects")]
     ]
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""``latent3d data objects`` and ``latent3d data render``: pictures of objects for training."""
+"""``latent3d data objects``, ``render`` and ``import-objects``: pictures of objects for training."""
 
 from __future__ import annotations
 
@@ -97,6 +97,54 @@ class RenderMeshes:
                 files, self.out, cameras, seed=self.seed, overwrite=self.overwrite, on_mesh=bar.update, say=_say
             )
         print(f"{len(done)} meshes are in {self.out}; look at one with: latent3d data check {self.out / done[0]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportObjects:
+    """Store objects that others rendered or photographed as a bank for training.
+
+    Reads ShapeNet, G-Objaverse and Blender renderings, any other posed folder whose pictures have alpha, masks or
+    depth, and faces in EG3D's layout (dataset.json). A file caption.txt beside an object's pictures describes it.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of objects, folders of such, or one folder with dataset.json."""
+    out: Path
+    """Folder of the bank."""
+    views: int = 16
+    """Views of each object (faces have one)."""
+    size: int = 128
+    """Side of a view in pixels."""
+    keep_pose: bool = False
+    """Leave objects where they are instead of turning, moving and scaling them to the unit box."""
+    workers: int = 2
+    """Processes."""
+
+    def run(self) -> None:
+        check_numbers(1, self.views, self.workers, 0, self.size)
+        if not self.folders:
+            raise ValueError("give at least one folder of an object")
+        from tqdm import tqdm
+
+        from latent3d.data.captures.collect import Reading
+        from latent3d.data.captures.reading import find_captures
+        from latent3d.data.captures.renders import read_eg3d
+        from latent3d.data.rendered_objects import Faces, RenderedObjects, usable_folders
+
+        labels = self.folders[0] / "dataset.json"
+        if labels.is_file():
+            if len(self.folders) > 1:
+                raise ValueError(f"'{self.folders[0]}' holds faces; import one such folder at a time")
+            capture = read_eg3d(labels, Reading()).verified()
+            for problem in (*capture.problems, *(f"{name}: its picture is missing" for name in capture.missing)):
+                _say(f"left out: {problem}")
+            write_bank(self.out, Faces(capture, self.size), 0, len(capture), self.workers)
+            return
+        folders = [found for place in self.folders for found in find_captures(place)]
+        with tqdm(total=len(folders), unit="object", desc="reading", leave=False) as bar:
+            usable = usable_folders(folders, self.views, _say, bar.update)
+        source = RenderedObjects(tuple(usable), self.views, self.size, not self.keep_pose)
+        write_bank(self.out, source, 0, len(usable), self.workers)
 
 
 def _say(sentence: str) -> None:

@@ -55,7 +55,8 @@ class ObjectCameras(Config):
     Attributes:
         views: how many, V.
         size: side of the pictures in pixels.
-        layout: ``drawn`` anew for every object, or one of `latent3d.geometry.object_cameras.LAYOUTS`.
+        layout: ``drawn`` anew for every object, one of `latent3d.geometry.object_cameras.LAYOUTS`, or ``given`` by
+            files (then only ``views`` and ``size`` count).
         radius: smallest and largest distance from the origin; layouts stand in the middle of the two.
         fov_deg: field of view in degrees.
         elevations_deg: lowest and highest of drawn cameras; by default the upper hemisphere and a little below, evenly
@@ -64,19 +65,22 @@ class ObjectCameras(Config):
 
     views: int = 16
     size: int = 128
-    layout: Literal["drawn", "sphere", "hemisphere", "orbit", "spiral"] = "drawn"
+    layout: Literal["drawn", "given", "sphere", "hemisphere", "orbit", "spiral"] = "drawn"
     radius: tuple[float, float] = (1.65, 1.9)
     fov_deg: float = FOV_DEG
     elevations_deg: tuple[float, float] = (-20.0, 90.0)
 
     def __post_init__(self) -> None:
-        if self.layout != "drawn" and self.layout not in LAYOUTS:
-            raise ValueError(f"there is no camera layout '{self.layout}'; choose drawn, {', '.join(LAYOUTS)}")
+        known = ("drawn", "given", *LAYOUTS)
+        if self.layout not in known:
+            raise ValueError(f"there is no camera layout '{self.layout}'; choose one of {', '.join(known)}")
         if self.views < 1 or self.size < 1 or not 0 < self.radius[0] <= self.radius[1]:
             raise ValueError("cameras around an object need views, a size and 0 < radius from small to large")
 
     def draw(self, *seed: int) -> Cameras:
         """Cameras (V,). The seed, non-negative integers, concerns ``drawn``, ``sphere`` and ``hemisphere``."""
+        if self.layout == "given":
+            raise ValueError("cameras that files give are not drawn")
         places: dict[str, Any] = {"fov_deg": self.fov_deg, "size": self.size}
         if self.layout == "drawn":
             return sphere(self.views, seed, self.radius, elevations_deg=self.elevations_deg, **places)

@@ -7,6 +7,7 @@ A view that shows nothing is left out with a sentence. V, H, W: views, height an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ COVERED = 0.5
 """Alpha from which a pixel counts as the object's."""
 LEAST_COVER = 1e-3
 """A view of which the object covers less shows nothing."""
-HULL_SIDE = 64
+HULL_SIDE = 48
 """Cells along each side of the grid that is carved to find an object's extent where there is no depth."""
 
 
@@ -130,14 +131,18 @@ def read_faces(path: str | Path, size: int = 128, *, say: Callable[[str], object
     capture = read_eg3d(path / "dataset.json" if path.is_dir() else path, Reading())
     for problem in (*capture.problems, *(f"{name}: its picture is missing" for name in capture.missing)):
         say(f"left out: {problem}")
-    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     for number, frame in enumerate(capture.frames):
         try:
-            views = capture.load([number], size, size)
+            yield face_of(capture, number, size)
         except (ValueError, FileNotFoundError) as error:
             say(f"left out: {frame.name}: {error}")
-            continue
-        yield ReadObject(frame.name, moved(views, turn=turn), (frame.name,))
+
+
+def face_of(capture: Capture, number: int, size: int = 128) -> ReadObject:
+    """One face of what `read_eg3d` read; see `read_faces`. Raises ValueError if its picture cannot be read."""
+    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    name = capture.frames[number].name
+    return ReadObject(name, moved(capture.load([number], size, size), turn=turn), (name,))
 
 
 def moved(
@@ -182,32 +187,41 @@ def extent(views: Views) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
         ValueError: if the masks of the views have no point in common.
     """
     assert views.alphas is not None
-    covered = views.alphas[:, 0] > COVERED
-    if views.depths is not None and bool((covered & (views.depths[:, 0] > 0)).any()):
-        points = unproject(views.cameras, views.depths)[covered & (views.depths[:, 0] > 0)]
+    if views.depths is not None and bool(views.depths.any()):
+        seen = (views.depths[:, 0] > 0) & (views.alphas[:, 0] > COVERED)
+        points = unproject(views.cameras, views.depths)[seen if bool(seen.any()) else views.depths[:, 0] > 0]
         return points.amin(0), points.amax(0)
+    covered = views.alphas[:, 0] > 0  # thin things cover little of their pixels
     centre, reach = _common_point(views.cameras)
     low, high = centre - reach, centre + reach
-    for _ in range(3):  # each round on a grid around what the last one left
+    for widened in (True, True, False):  # each round on a grid around what the last one left
         cell = (high - low) / HULL_SIDE
-        points = _carved(views, covered, low, high)
-        if not len(points):
+        points = _carved(views, covered, low, high, widened)
+        if len(points):
+            low, high = points.amin(0) - cell / 2, points.amax(0) + cell / 2
+        elif widened:
             raise ValueError("the outlines of its views do not meet; cameras or masks are wrong")
-        low, high = points.amin(0) - cell / 2, points.amax(0) + cell / 2
     return low, high
 
 
-def _carved(views: Views, covered: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _carved(views: Views, covered: Tensor, low: Tensor, high: Tensor, widened: bool) -> Tensor:
     """Centres of the cells of a grid (low, high) that no view shows beside the object and half of them on it, (N, 3).
 
     A view may cut the object off, so that one that does not show a point at all says nothing about it.
+
+    Args:
+        widened: outlines are widened by half a cell, lest a thin thing slip between the cells' centres.
     """
     share = (torch.arange(HULL_SIDE) + 0.5) / HULL_SIDE
     steps = (low + share[:, None] * (high - low)).unbind(1)
     points = rearrange(torch.stack(torch.meshgrid(*steps, indexing="ij"), -1), "x y z c -> (x y z) c")
     votes = torch.zeros(len(points))
+    distance = (views.cameras.centers - (low + high) / 2).norm(dim=-1)
+    half_cell = math.sqrt(3) / 2 * float((high - low).max()) / HULL_SIDE * views.cameras.k[:, 0, 0] / distance
     for view, mask in enumerate(covered):
-        on, beside = _seen(points, views.cameras[view], mask)
+        pixels = math.ceil(float(half_cell[view])) if widened else 0
+        wide = torch.nn.functional.max_pool2d(mask[None].float(), 2 * pixels + 1, 1, pixels)[0] > 0
+        on, beside = _seen(points, views.cameras[view], wide)
         points, votes = points[~beside], (votes + on.float())[~beside]
     return points[2 * votes >= len(covered)]
 

@@ -1,6 +1,7 @@
 # From a fresh clone: `make demo` turns one photo into a 3D scene, `make test` runs all tests, `make lint` checks style and types.
 # `make ablations` trains and judges the comparisons of the GGS paper in equal conditions; stopped, it goes on when started
 # again. MINUTES is per run; ARGS takes further options, for example ARGS="--only ggs,no3d --bank DIR".
+# `make ablations-ln3diff` does the same for LN3Diff++: the ladder of its autoencoder, and its two kinds of denoiser.
 # Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
 
 PYTHON ?= python3
@@ -9,13 +10,14 @@ JOBS ?= 2
 IMAGE ?= examples/room.jpg
 OUT ?= out/demo
 ABLATIONS ?= out/ablations
+ABLATIONS_LN3DIFF ?= out/ablations-ln3diff
 MINUTES ?= 30
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo install test lint format ablations clean
+.PHONY: demo install test lint format ablations ablations-ln3diff clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -59,6 +61,9 @@ format: $(VENV)/.installed-dev
 
 ablations: $(VENV)/.installed
 	$(BIN)/python bench/ablations.py --out $(ABLATIONS) --minutes $(MINUTES) $(ARGS)
+
+ablations-ln3diff: $(VENV)/.installed
+	$(BIN)/python bench/ablations_ln3diff.py --out $(ABLATIONS_LN3DIFF) --minutes $(MINUTES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -87,24 +88,38 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Config):
-    """What all runs of a comparison share; written once and kept when it is continued.
+class BasePlan(Config):
+    """What all runs of any comparison share; written once and kept when it is continued.
 
     Attributes:
         preset: training preset whose sizes and stages are used.
-        bank: folders of training clips.
-        batch: scenes per step of the prior and of the variants; the 3D decoder has the preset's.
-        steps, decoder_steps, prior_steps: optimiser steps; the same for every variant.
-        seconds: measured per step, by variant, and of ``decoder`` and ``prior``; empty where steps were given.
+        bank: folders of training data.
+        batch: scenes or objects per step.
+        steps: optimiser steps; the same for every variant.
+        seconds: measured per step, by variant; empty where steps were given.
     """
 
     preset: str
     bank: tuple[str, ...]
     batch: int
     steps: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(BasePlan):
+    """Of the comparisons of GGS.
+
+    Attributes:
+        decoder_steps, prior_steps: optimiser steps of the 3D decoder, which has the preset's batch, and of the prior;
+            their seconds are ``decoder`` and ``prior``.
+    """
+
     decoder_steps: int = 1
     prior_steps: int = 1
-    seconds: dict[str, float] = field(default_factory=dict)
+
+
+AnyPlan = TypeVar("AnyPlan", bound=BasePlan)
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,7 @@ class Workshop:
         """The training run of a variant."""
         variant, plan, system = VARIANTS[name], self.plan, self._system()
         stages = {stage.name: stage for stage in find_preset(plan.preset)().stages}
-        stage = _shortened(stages["scene"], plan.steps).replace(batch_size=plan.batch)
+        stage = shortened(stages["scene"], plan.steps).replace(batch_size=plan.batch)
         if not variant.splats:
             sampling = stage.sampling.replace(novel=0)
             stage = stage.replace(name="twin", loss_weights={"diffusion": 1.0}, sampling=sampling)
@@ -138,7 +153,7 @@ class Workshop:
         system, stage = variant.change(system, stage)
         runs = [stage]
         if variant.scene and variant.splats:
-            decoder = _shortened(stages["decoder"], plan.decoder_steps)
+            decoder = shortened(stages["decoder"], plan.decoder_steps)
             if not variant.geometry:
                 weights = {key: value for key, value in decoder.loss_weights.items() if key != "reference_depth"}
                 decoder = decoder.replace(loss_weights=weights, lr_multipliers={})
@@ -149,7 +164,7 @@ class Workshop:
     def prior_config(self) -> TrainConfig:
         """The run that trains the denoiser all variants start from."""
         stage = next(stage for stage in find_preset(self.plan.preset)().stages if stage.name == "prior")
-        stage = _shortened(stage, self.plan.prior_steps).replace(batch_size=self.plan.batch)
+        stage = shortened(stage, self.plan.prior_steps).replace(batch_size=self.plan.batch)
         parts = {part: folder for part, folder in self.parts.items() if part == "vae"}
         return self._run(self._system().replace(geometry=None), [stage], 0, parts)
 
@@ -199,24 +214,35 @@ class Workshop:
         return self.out / "parts" / "denoiser"
 
     def _train(self, config: TrainConfig, run: Path, weights: Path) -> bool:
-        if weights.exists():
-            return True
-        result = train(config, run, device=self.device, progress=self.progress)
-        if result.reason != "finished":
-            return False
-        export_weights(run, weights, "fp32", 10**9)
-        for used in ("checkpoints", "stages"):  # hundreds of megabytes that nothing reads any more
-            shutil.rmtree(run / used)
+        return train_once(config, run, weights, self.device, self.progress)
+
+
+def train_once(config: TrainConfig, run: Path, weights: Path, device: torch.device, progress: bool) -> bool:
+    """Train a run to its end and export it, going on where it stopped; False where Ctrl-C ended it before."""
+    if weights.exists():
         return True
+    result = train(config, run, device=device, progress=progress)
+    if result.reason != "finished":
+        return False
+    export_weights(run, weights, "fp32", 10**9)
+    for used in ("checkpoints", "stages"):  # hundreds of megabytes that nothing reads any more
+        shutil.rmtree(run / used)
+    return True
 
 
-def _shortened(stage: StageConfig, steps: int) -> StageConfig:
-    """A stage with another number of steps, without pictures."""
-    return stage.replace(steps=steps, warmup_steps=min(stage.warmup_steps, steps // 10), sheet_every=0)
+def shortened(stage: StageConfig, steps: int) -> StageConfig:
+    """A stage with another number of steps, ramps in proportion, without pictures."""
+    share = steps / stage.steps
+    ramps = {term: (int(share * begin), int(share * end), low) for term, (begin, end, low) in stage.loss_ramps.items()}
+    warmup = min(stage.warmup_steps, steps // 10)
+    return stage.replace(steps=steps, warmup_steps=warmup, loss_ramps=ramps, sheet_every=0)
 
 
-def keep_part(weights: Path, part: str, folder: Path) -> Path:
+def keep_part(weights: Path, part: str, folder: Path, system: type[Config] = GGSConfig) -> Path:
     """One part of a system's weights as a weights folder of its own.
+
+    Args:
+        system: kind of its configuration.
 
     Raises:
         ValueError: if the weights have no such part.
@@ -224,8 +250,8 @@ def keep_part(weights: Path, part: str, folder: Path) -> Path:
     state, values, _ = load_weights(weights)
     own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
     if not own:
-        raise ValueError(f"the weights in '{weights}' have no part '{part}'; give weights of a GGS system that has it")
-    return save_weights(folder, own, getattr(GGSConfig.from_dict(values), part), {}, "fp32", 10**9)
+        raise ValueError(f"the weights in '{weights}' have no part '{part}'; give weights of a system that has it")
+    return save_weights(folder, own, getattr(system.from_dict(values), part), {}, "fp32", 10**9)
 
 
 def step_seconds(config: TrainConfig, index: int, device: torch.device, steps: int = 2) -> float:
@@ -277,7 +303,7 @@ def steps_for(seconds: dict[str, float], minutes: float) -> tuple[int, int, int]
     )
 
 
-def settle(out: Path, asked: Plan, decide: Callable[[], Plan]) -> Plan:
+def settle(out: Path, asked: AnyPlan, decide: Callable[[], AnyPlan]) -> AnyPlan:
     """The plan of a folder: the one it holds, else what ``decide`` finds, which is written.
 
     Raises:
@@ -289,7 +315,7 @@ def settle(out: Path, asked: Plan, decide: Callable[[], Plan]) -> Plan:
         plan = decide()
         write_text(path, json.dumps(plan.to_dict(), indent=1) + "\n")
         return plan
-    plan = Plan.from_dict(read_json(path))
+    plan = type(asked).from_dict(read_json(path))
     keys = ["preset", "bank", "batch"] + (["steps"] if asked.steps > 1 else [])
     for key in keys:
         if getattr(plan, key) != getattr(asked, key):

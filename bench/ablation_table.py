@@ -97,11 +97,11 @@ def summarise(scores: dict[str, dict[str, Scores]]) -> dict[str, Any]:
             base = _base(scores, name, way)
             row: dict[str, Any] = {"variant": name, "way": way, "metrics": {}, "difference": {}, "ratio": {}}
             for metric, values in own.numbers.items():
-                row["metrics"][metric] = interval(_over_seeds(values)) | {"seeds": _spread(_over_scenes(values))}
+                row["metrics"][metric] = interval(over_seeds(values)) | {"seeds": spread(over_scenes(values))}
                 if base is not None:
-                    row["difference"][metric] = interval(_over_seeds(values) - _over_seeds(base.numbers[metric]))
+                    row["difference"][metric] = interval(over_seeds(values) - over_seeds(base.numbers[metric]))
             for kind, values in own.distances.items():
-                row["metrics"][kind] = _percentiles(values.mean(0)) | {"seeds": _spread(values[:, 0])}
+                row["metrics"][kind] = _percentiles(values.mean(0)) | {"seeds": spread(values[:, 0])}
                 if base is not None and kind in base.distances:
                     row["ratio"][kind] = _percentiles(values.mean(0) / base.distances[kind].mean(0))
             rows[f"{name}/{way}"] = row
@@ -131,17 +131,17 @@ def _base(scores: dict[str, dict[str, Scores]], name: str, way: str) -> Scores |
     return scores.get(BASE, {}).get(own)
 
 
-def _over_seeds(values: np.ndarray) -> np.ndarray:
+def over_seeds(values: np.ndarray) -> np.ndarray:
     """Mean of each scene over the seeds that have the number."""
     known = np.isfinite(values)
     return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
-def _over_scenes(values: np.ndarray) -> np.ndarray:
-    return _over_seeds(values.T)
+def over_scenes(values: np.ndarray) -> np.ndarray:
+    return over_seeds(values.T)
 
 
-def _spread(values: np.ndarray) -> float:
+def spread(values: np.ndarray) -> float:
     """Standard deviation between seeds; NaN for one."""
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
@@ -165,14 +165,14 @@ def markdown(record: dict[str, Any]) -> str:
             continue
         title = "true pictures" if row["way"] == TRUTH else VARIANTS[row["variant"]].title
         truth = truth or row["way"] == TRUTH
-        cells = [_cell(row["metrics"].get(key), digits) for key, (_, digits) in METRICS.items()]
-        cells += [_cell(row["metrics"].get(kind), 3) for kind in DISTANCES]
+        cells = [cell(row["metrics"].get(key), digits) for key, (_, digits) in METRICS.items()]
+        cells += [cell(row["metrics"].get(kind), 3) for kind in DISTANCES]
         lines.append(f"| {title} | {'-' if row['way'] == TRUTH else row['way']} | " + " | ".join(cells) + " |")
     lines += ["", _conditions(record), "", "Differences to GGS, paired by scene (distances: ratio):", ""]
     lines += ["| model | judged by | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(heads)]
     for row in rows.values():
         if row["difference"]:
-            cells = [_change(row["difference"].get(key), digits) for key, (_, digits) in METRICS.items()]
+            cells = [change(row["difference"].get(key), digits) for key, (_, digits) in METRICS.items()]
             cells += [_ratio(row["ratio"].get(kind)) for kind in DISTANCES]
             lines.append(f"| {VARIANTS[row['variant']].title} | {row['way']} | " + " | ".join(cells) + " |")
     lines += ["", f"`{IMAGES}` against GGS's {IMAGES}, everything else against GGS's {DECODER}.", ""]
@@ -202,14 +202,14 @@ def _conditions(record: dict[str, Any]) -> str:
     )
 
 
-def _cell(score: dict[str, Any] | None, digits: int) -> str:
+def cell(score: dict[str, Any] | None, digits: int) -> str:
     if score is None or score["mean"] is None:
         return "-"
     spread = "" if score["seeds"] is None else f" ({score['seeds']:.{digits}f})"
     return f"{score['mean']:.{digits}f} ± {0.5 * (score['high'] - score['low']):.{digits}f}{spread}"
 
 
-def _change(score: dict[str, Any] | None, digits: int) -> str:
+def change(score: dict[str, Any] | None, digits: int) -> str:
     if score is None or score["mean"] is None:
         return "-"
     return f"{score['mean']:+.{digits}f} [{score['low']:+.{digits}f}, {score['high']:+.{digits}f}]"

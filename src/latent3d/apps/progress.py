@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called with a stage's name and its number of steps; the result is called once per finished step."""
 

@@ -27,6 +27,8 @@ from latent3d.evaluation.perceptual import PerceptualDistance
 
 OBJECT_PROTOCOLS = ("objects_reconstruction", "objects_generation")
 OBJECT_STEPS = 50
+LARGEST = 128
+"""Side in pixels at which objects are judged, as in the paper; models of smaller pictures at their own."""
 TRAINING_SHAPES = 256
 """Among so many training shapes the nearest one is looked for."""
 
@@ -91,12 +93,12 @@ def evaluate_objects(
     """
     if unknown := [name for name in protocol if name not in OBJECT_PROTOCOLS]:
         raise ValueError(f"unknown protocol '{unknown[0]}' for objects; choose among {', '.join(OBJECT_PROTOCOLS)}")
-    system, about, size = (None, None, 128) if model is None else (model.system, model.about, model.image_size)
+    system, about, size = (None, None, LARGEST) if model is None else (model.system, model.about, model.image_size)
     steps = steps or ((about or {}).get("default_steps", OBJECT_STEPS),)
     cases, shapes = _sources(data, family, objects, split)
     records = []
     if "objects_reconstruction" in protocol:
-        how = ReconstructionProtocol(inputs=inputs, input_size=size)
+        how = ReconstructionProtocol(inputs=inputs, input_size=size, size=min(size, LARGEST))
         records += [
             evaluate_reconstruction(
                 system, source, out, protocol=how, extractor=extractor, perceptual=perceptual, weights=about,
@@ -112,7 +114,8 @@ def evaluate_objects(
             records.append(
                 evaluate_generation(
                     system, source, out, training=_training(max(training, len(source)) if training else 0, family),
-                    protocol=GenerationProtocol(conditions=kinds), steps=steps, guidance=guidance, seed=seed,
+                    protocol=GenerationProtocol(conditions=kinds, size=min(size, LARGEST)), steps=steps,
+                    guidance=guidance, seed=seed,
                     extractor=extractor, embedding=embedding, weights=about, progress=progress,
                 )
             )  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from data.tiny_objects import Boxes
+
 from latent3d.data.object_bank import ObjectStream, ObjectWorldStream, render_object_bank
 from latent3d.data.view_sampling import ViewSampling
 from latent3d.training.config import DataConfig, StageConfig

@@ -70,8 +70,8 @@ def ln3diff_shapes_stages() -> tuple[StageConfig, ...]:
     views = ViewSampling(mode="frames", views=4, novel=2)
     vae = StageConfig(
         name="vae", steps=6000, batch_size=8, learning_rate=6e-4, autocast="bf16", sampling=views,
-        loss_weights={"l1": 1.0, "l2": 1.0, "perceptual": 0.3, "alpha": 0.5, "depth": 0.1, "kl": 1e-5},
-        loss_ramps={"kl": (500, 2500, 1e-9)},
+        loss_weights={"l1": 1.0, "l2": 1.0, "perceptual": 0.3, "alpha": 0.5, "depth": 0.1, "kl": 1e-6},
+        loss_ramps={"kl": (500, 3000, 1e-9)},
     )  # fmt: skip
     mesh = StageConfig(
         name="mesh", steps=500, batch_size=4, learning_rate=1e-3, sampling=views,

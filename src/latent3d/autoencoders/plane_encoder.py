@@ -31,6 +31,8 @@ from latent3d.nn.layers import ResBlock2d, fourier_embedding, fourier_width, gro
 from latent3d.representations.triplane import PLANE_AXES
 from latent3d.representations.views import Views
 
+INITIAL_LOG_VARIANCE = -5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneEncoderConfig(Config):
@@ -76,7 +78,7 @@ class PlaneEncoder(nn.Module):
             nn.Linear(inputs, 2 * config.point_width), nn.SiLU(), nn.Linear(2 * config.point_width, config.point_width)
         )
         widths = [config.width * m for m in config.multipliers]
-        self.conv_in = nn.Conv2d(config.point_width + 1, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.point_width + 4, widths[0], 3, padding=1)
         self.which = nn.Parameter(0.02 * torch.randn(3, widths[0], 1, 1))
         self.levels = nn.ModuleList()
         previous = widths[0]
@@ -92,6 +94,8 @@ class PlaneEncoder(nn.Module):
         self.middle = ResBlock2d(previous)
         self.norm_out = nn.GroupNorm(group_count(previous), previous)
         self.conv_out = nn.Conv2d(previous, 2 * config.latent_channels, 3, padding=1)
+        # with noise as large as what the latent says at first, faint things such as hue are not learnt
+        nn.init.constant_(self.conv_out.bias.data[config.latent_channels :], INITIAL_LOG_VARIANCE)
 
     def forward(self, views: Views) -> TriPlanePosterior:
         """Views (b, v) with depth -> posterior of (b, 3, c, h, w). Number and order of the views are free.
@@ -101,8 +105,10 @@ class PlaneEncoder(nn.Module):
         """
         points, colors, known = self.points_of(views)
         position = fourier_embedding(points / self.config.half_size, self.config.octaves)
-        features = self.point(torch.cat([colors * 2 - 1, position], -1)).float()
-        planes = self._on_planes(features, points, known)  # (b, 3, point_width + 1, s, s)
+        colors = colors * 2 - 1
+        features = self.point(torch.cat([colors, position], -1)).float()
+        # colours also go round the network: what is plain to see need not be learnt
+        planes = self._on_planes(torch.cat([features, colors], -1), points, known)  # (b, 3, point_width + 4, s, s)
         x = self.conv_in(planes.flatten(0, 1)).unflatten(0, (-1, 3))
         x = (x + self.which.to(x.dtype)).flatten(0, 1)
         for level in self.levels:

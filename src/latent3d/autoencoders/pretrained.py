@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from latent3d.autoencoders.image_vae import KINDS, ImageVAE, ImageVAEConfig
+from latent3d.autoencoders.vit_encoder import ViTEncoder
+from latent3d.nn.pretrained import read_dinov2_network
 
 WEIGHTS_NAME = "diffusion_pytorch_model"
 # Names that old Stable Diffusion weights use for the projections of the mid attention.
@@ -55,6 +57,33 @@ def autoencoder_config(folder: str | Path) -> ImageVAEConfig:
 
 def _is_taef2(folder: str | Path) -> bool:
     return any((Path(folder) / f"taef2_{side}.pth").is_file() for side in ("encoder", "decoder"))
+
+
+def start_from_dinov2(encoder: ViTEncoder, folder: str | Path) -> None:
+    """Fill the transformer of a `ViTEncoder` with a local DINOv2 (without registers) in the layout of transformers.
+
+    Its positions are brought to the encoder's number of patches once. Skips and the last layer stay as they are.
+
+    Raises:
+        FileNotFoundError, ValueError: as `nn.pretrained.read_dinov2_network`, or for a DINOv2 of another size.
+    """
+    config, network = encoder.config, read_dinov2_network(folder)
+    theirs = network.config
+    for ours, name in (
+        ("width", "hidden_size"), ("depth", "num_hidden_layers"), ("heads", "num_attention_heads"),
+        ("mlp_ratio", "mlp_ratio"), ("patch_size", "patch_size"),
+    ):  # fmt: skip
+        if getattr(config, ours) != getattr(theirs, name):
+            raise ValueError(
+                f"the DINOv2 in '{folder}' has {name} {getattr(theirs, name)}, and the encoder {ours} "
+                f"{getattr(config, ours)}; give the model that the encoder is shaped like, or set the encoder's {ours}"
+            )
+    state = {key: value for key, value in network.state_dict().items() if key != "embeddings.mask_token"}
+    patches = (config.image_size // config.patch_size) ** 2
+    with torch.no_grad():
+        like = torch.empty(1, 1 + patches, config.width)
+        positions = network.embeddings.interpolate_pos_encoding(like, config.image_size, config.image_size)
+    _load_strictly(encoder.network, {**state, "embeddings.position_embeddings": positions.detach()}, str(folder))
 
 
 def config_from_diffusers(values: dict[str, Any]) -> ImageVAEConfig:

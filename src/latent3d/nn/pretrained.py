@@ -123,8 +123,17 @@ def read_dinov2(folder: str | Path, layers: tuple[int, ...], size: int = 224) ->
     """DINOv2 from a local folder in the layout of transformers (``config.json``, ``model.safetensors``).
 
     Raises:
+        FileNotFoundError, ValueError: as `read_dinov2_network`, or for layers that it does not have.
+    """
+    return DinoFeatures(read_dinov2_network(folder), layers, size)
+
+
+def read_dinov2_network(folder: str | Path) -> Any:
+    """transformers' ``Dinov2Model`` in float32 from a local folder.
+
+    Raises:
         FileNotFoundError: if the folder has no config.json.
-        ValueError: for another kind of model, weights that do not fit, or layers that it does not have.
+        ValueError: for another kind of model, or weights that do not fit.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -149,4 +158,4 @@ def read_dinov2(folder: str | Path, layers: tuple[int, ...], size: int = 224) ->
     if report["missing_keys"] or report["mismatched_keys"]:
         odd = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:4]
         raise ValueError(f"the weights in '{folder}' do not fit DINOv2: {', '.join(odd)}")
-    return DinoFeatures(network.float(), layers, size)
+    return network.float()

@@ -16,6 +16,7 @@ from torch import Tensor
 from latent3d.autoencoders.multiview_encoder import MultiViewEncoderConfig
 from latent3d.autoencoders.plane_encoder import PlaneEncoderConfig
 from latent3d.autoencoders.triplane_decoder import TriPlaneDecoderConfig
+from latent3d.autoencoders.vit_encoder import ViTEncoderConfig
 from latent3d.conditioning.conditioner import ConditionerConfig
 from latent3d.config import Config
 from latent3d.denoisers.latent_unet import LatentUNetConfig
@@ -54,7 +55,9 @@ class LN3DiffConfig(Config):
         labels: names of the classes.
     """
 
-    encoder: MultiViewEncoderConfig | PlaneEncoderConfig = dataclasses.field(default_factory=MultiViewEncoderConfig)
+    encoder: MultiViewEncoderConfig | PlaneEncoderConfig | ViTEncoderConfig = dataclasses.field(
+        default_factory=MultiViewEncoderConfig
+    )
     decoder: TriPlaneDecoderConfig = dataclasses.field(default_factory=TriPlaneDecoderConfig)
     field: TriPlaneFieldConfig = dataclasses.field(default_factory=TriPlaneFieldConfig)
     denoiser: PlaneDiTConfig | LatentUNetConfig | None = None

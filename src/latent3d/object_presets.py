@@ -46,7 +46,7 @@ def ln3diff_shapes(denoiser: Literal["dit", "unet"] = "dit") -> TrainConfig:
     system = LN3DiffConfig(
         encoder=PlaneEncoderConfig(latent_channels=8),
         decoder=TriPlaneDecoderConfig(
-            latent_channels=8, latent_size=16, width=256, depth=6, heads=4, norm_queries=True,
+            latent_channels=8, latent_size=16, width=256, depth=6, heads=4, norm_queries=True, direct=True,
             upsampler=PlaneUpsamplerConfig(width=20, multipliers=(1, 2, 4, 6), blocks=1, features=16),
         ),
         field=TriPlaneFieldConfig(features=16, hidden=48, density_scale=20.0),
@@ -110,7 +110,7 @@ def ln3diff_shapes_tiny(denoiser: Literal["dit", "unet"] = "dit") -> TrainConfig
             head_channels=8,
         ),
         decoder=TriPlaneDecoderConfig(
-            latent_channels=4, latent_size=8, width=16, depth=2, heads=2,
+            latent_channels=4, latent_size=8, width=16, depth=2, heads=2, direct=True,
             upsampler=PlaneUpsamplerConfig(width=4, multipliers=(1, 2), blocks=1, features=4),
         ),
         field=TriPlaneFieldConfig(features=4, hidden=8, density_scale=20.0),

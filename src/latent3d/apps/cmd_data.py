@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from latent3d.apps.cmd_data_objects import ImportObjects, Objects, RenderMeshes
+from latent3d.apps.cmd_data_objects import ImportObjects, Latents, Objects, RenderMeshes
 
 if TYPE_CHECKING:
     from latent3d.data.captures.capture import Capture
@@ -160,6 +160,7 @@ class Data:
         | Annotated[Objects, tyro.conf.subcommand("objects")]
         | Annotated[RenderMeshes, tyro.conf.subcommand("render")]
         | Annotated[ImportObjects, tyro.conf.subcommand("import-objects")]
+        | Annotated[Latents, tyro.conf.subcommand("latents")]
     ]
 
     def run(self) -> None:

@@ -147,6 +147,44 @@ class ImportObjects:
         write_bank(self.out, source, 0, len(usable), self.workers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """Encode a bank of objects once, for many runs of latent diffusion.
+
+    Then: latent3d train PRESET --stage diffusion --bank BANK_OF_LATENTS --set data.kind=latents.
+    """
+
+    bank: tyro.conf.Positional[tuple[Path, ...]]
+    """Banks of objects."""
+    out: Path
+    """Folder of the latents."""
+    weights: str = "ln3diff_shapes"
+    """Whose encoder: a folder of weights, or the name of shipped ones."""
+    inputs: int = 4
+    """Views that the encoder is given of each object."""
+    pictures: int = 4
+    """Views kept of each object, for picture conditions."""
+
+    def run(self) -> None:
+        if not self.bank:
+            raise ValueError("give at least one bank of objects")
+        from tqdm import tqdm
+
+        from latent3d.apps.objects import LN3Diff
+        from latent3d.data.latent_bank import write_latent_bank
+        from latent3d.data.object_bank import ObjectBank
+
+        bank = ObjectBank(self.bank)
+        model = LN3Diff.from_pretrained(self.weights)
+        about = {"weights": model.weights["sha256"], "banks": [path.name for path in self.bank]}
+        with tqdm(total=len(bank), unit="object", desc="encoding") as bar:
+            write_latent_bank(
+                self.out, bank, model.system.posterior, about, inputs=self.inputs, pictures=self.pictures,
+                on_objects=bar.update,
+            )  # fmt: skip
+        print(f"the latents are in {self.out}; train on them with --set data.kind=latents")
+
+
 def _say(sentence: str) -> None:
     """A sentence on stderr that does not break a progress bar."""
     from tqdm import tqdm

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from latent3d.apps.options import option
 
 MAX_COUNT = 64

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latent3d.config import Config
 from latent3d.nn.attention import AdaLN, FeedForward, SelfAttention, modulate
-from latent3d.nn.layers import ResBlock2d, group_count, sinusoidal_embedding
+from latent3d.nn.layers import ResBlock2d, group_count, sinusoidal_embedding, zero_init
 
 POSITION_PERIOD = 10000.0
 
@@ -66,6 +66,7 @@ class TriPlaneDecoderConfig(Config):
         self_plane, cross_plane: attention within planes, and over all three; alternating where both are on. With
             neither, the planes are stacked in the channels of one token grid.
         norm_queries: normalised queries and keys; not in the paper.
+        direct: a linear layer from latent to planes beside all of it, enlarged bilinearly; not in the paper.
         upsampler: see `PlaneUpsamplerConfig`.
     """
 
@@ -81,6 +82,7 @@ class TriPlaneDecoderConfig(Config):
     self_plane: bool = True
     cross_plane: bool = True
     norm_queries: bool = False
+    direct: bool = False
     upsampler: PlaneUpsamplerConfig = field(default_factory=PlaneUpsamplerConfig)
 
     def __post_init__(self) -> None:
@@ -126,6 +128,9 @@ class TriPlaneDecoder(nn.Module):
             self.blocks = nn.ModuleList(ResBlock2d(config.width) for _ in range(config.depth))
         self.spread = None if config.separate else nn.Conv2d(config.width, 3 * config.width, 1)
         self.upsampler = config.upsampler.build(config.width)
+        self.direct = None
+        if config.direct:
+            self.direct = zero_init(nn.Conv2d(config.latent_channels, config.upsampler.features, 1))
 
     def _crosses(self, block: int) -> bool:
         """Whether a block's attention is over all planes: every second one where both kinds are on."""
@@ -149,7 +154,11 @@ class TriPlaneDecoder(nn.Module):
             x = x.unflatten(0, (-1, groups))
         if self.spread is not None:
             x = rearrange(self.spread(x[:, 0]), "b (p d) h w -> b p d h w", p=3)
-        return self.upsampler(x.flatten(0, 1)).float().unflatten(0, (-1, 3))
+        planes = self.upsampler(x.flatten(0, 1)).float()
+        if self.direct is not None:
+            coarse = self.direct(latents.flatten(0, 1)).float()
+            planes = planes + F.interpolate(coarse, planes.shape[-2:], mode="bilinear", align_corners=False)
+        return planes.unflatten(0, (-1, 3))
 
     def _transform(self, maps: Float[Tensor, "b p d h w"]) -> Float[Tensor, "b p d h w"]:
         condition = rearrange(maps, "b p d h w -> b p (h w) d")

@@ -25,7 +25,7 @@ from latent3d.io.atomic import write_text
 
 ABOUT = "bank.json"
 BANK_FORMAT = 1
-CLIPS, OBJECTS = "clips", "objects"
+CLIPS, OBJECTS, LATENTS = "clips", "objects", "latents"
 """Kinds of banks; a ``bank.json`` without ``kind`` is one of clips."""
 
 Content = dict[str, np.ndarray | list]

@@ -19,11 +19,11 @@ from latent3d.data.bank_files import quiet_worker
 from latent3d.data.shards import Sampler, assemble, worlds_sampler
 from latent3d.data.view_sampling import ViewSampling
 from latent3d.geometry.cameras import Cameras
-from latent3d.representations.objects import ObjectViews
+from latent3d.representations.objects import ObjectLatents, ObjectViews
 from latent3d.representations.views import Views
 
 SEED_STRIDE = 10_000_000
-Batch = Views | ObjectViews
+Batch = Views | ObjectViews | ObjectLatents
 T = TypeVar("T")
 
 

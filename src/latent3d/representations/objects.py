@@ -1,14 +1,53 @@
-"""`ObjectViews`: a batch of objects, each with posed pictures, a class and a caption."""
+"""`ObjectViews` and `ObjectLatents`: batches of objects, each with a class and a caption."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent3d.representations.views import Views
+
+
+@dataclass(frozen=True)
+class ObjectLatents:
+    """Objects as latents, for training a diffusion model on them.
+
+    Attributes:
+        mean, std: of the posterior, normalised, (B, 3, c, h, w).
+        labels: class numbers, -1 where unknown, (B,).
+        captions: one text per object, empty where there is none.
+        images: one picture of each over white, (B, 3, H, W), with its alphas (B, 1, H, W).
+    """
+
+    mean: Float[Tensor, "b 3 c h w"]
+    std: Float[Tensor, "b 3 c h w"]
+    labels: Int[Tensor, " b"]
+    captions: tuple[str, ...]
+    images: Float[Tensor, "b 3 H W"]
+    alphas: Float[Tensor, "b 1 H W"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(B,)."""
+        return self.mean.shape[:1]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: slice) -> ObjectLatents:
+        """Some of the objects; a slice."""
+        mean, std, labels = self.mean[index], self.std[index], self.labels[index]
+        return ObjectLatents(mean, std, labels, self.captions[index], self.images[index], self.alphas[index])
+
+    def to(self, *args, **kwargs) -> ObjectLatents:
+        """Move or cast latents and pictures; move the labels."""
+        mean, std, images, alphas = (
+            part.to(*args, **kwargs) for part in (self.mean, self.std, self.images, self.alphas)
+        )
+        return ObjectLatents(mean, std, self.labels.to(mean.device), self.captions, images, alphas)
 
 
 @dataclass(frozen=True)

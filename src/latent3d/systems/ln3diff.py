@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from latent3d.autoencoders.multiview_encoder import TriPlanePosterior
 from latent3d.conditioning.condition import Condition
+from latent3d.conditioning.conditioner import Conditioner
 from latent3d.diffusion.guidance import GuidedDenoiser
 from latent3d.diffusion.parameterization import time_from_sigma, vp_from_ve, z0_from_v
 from latent3d.diffusion.samplers import (
@@ -41,7 +42,7 @@ from latent3d.geometry.cameras import Cameras
 from latent3d.rendering.occupancy import Occupancy
 from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
 from latent3d.rendering.volume import Field, VolumeConfig, VolumeRendering, render_volume
-from latent3d.representations.objects import ObjectViews
+from latent3d.representations.objects import ObjectLatents, ObjectViews
 from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
 from latent3d.systems.ln3diff_records import LatentStep, LN3DiffConfig, SampledLatents, stacked_noise
@@ -86,6 +87,12 @@ class LN3DiffSystem(nn.Module):
         """Normalised latents of objects seen in views (b, v): the mean, or with ``sample`` a draw."""
         posterior = self.encoder(views)
         return self.normalize(posterior.sample(generator) if sample else posterior.mean)
+
+    @torch.no_grad()
+    def posterior(self, views: Views) -> tuple[Float[Tensor, "b 3 c h w"], Float[Tensor, "b 3 c h w"]]:
+        """Mean and standard deviation of the normalised latents of objects seen in views (b, v); without gradient."""
+        found = self.encoder(views)
+        return self.normalize(found.mean), (0.5 * found.log_variance).exp() / self.latent_std
 
     def normalize(self, raw: Float[Tensor, "b 3 c h w"]) -> Float[Tensor, "b 3 c h w"]:
         """Latents of about zero mean and unit variance per plane and channel, as the diffusion model wants them."""
@@ -176,7 +183,7 @@ class LN3DiffSystem(nn.Module):
         return tuple(stage for stage in STAGES if stage == "vae" or self._trained_in(stage))
 
     def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
-        """Parameters a stage trains; all others are frozen.
+        """Parameters a stage trains; all others are frozen, and CLIP and DINOv2 always.
 
         Raises:
             ValueError: for a stage that this configuration does not have.
@@ -184,7 +191,9 @@ class LN3DiffSystem(nn.Module):
         if stage not in self.stages():
             raise ValueError(f"there is no stage '{stage}'; choose one of {', '.join(self.stages())}")
         for name in self._trained_in(stage):
-            for inner, parameter in getattr(self, name).named_parameters():
+            part = getattr(self, name)
+            named = part.trained_parameters() if isinstance(part, Conditioner) else part.named_parameters()
+            for inner, parameter in named:
                 yield f"{name}.{inner}", parameter
 
     def _trained_in(self, stage: str) -> list[str]:
@@ -197,17 +206,21 @@ class LN3DiffSystem(nn.Module):
         }[stage]
         return [name for name in parts if getattr(self, name) is not None]
 
-    def training_terms(self, batch: ObjectViews, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
-        """Named loss terms of a batch of objects, see `ln3diff_training`."""
+    def training_terms(
+        self, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve the stage ``diffusion`` only."""
         from latent3d.systems.ln3diff_training import TERMS
 
+        if isinstance(batch, ObjectLatents) and stage != "diffusion":
+            raise ValueError(f"stage '{stage}' needs pictures, and data.kind is latents; set it to objects")
         return TERMS[stage](self, batch, generator)
 
     @torch.no_grad()
-    def finish_stage(self, stage: str, batch: ObjectViews) -> None:
+    def finish_stage(self, stage: str, batch: ObjectViews | ObjectLatents) -> None:
         """After ``vae``: latents get zero mean and unit variance per plane and channel on this batch, and the decoder
         to meshes starts out from the field."""
-        if stage != "vae":
+        if stage != "vae" or isinstance(batch, ObjectLatents):
             return
         posterior: TriPlanePosterior = self.encoder(batch.given)
         variance = posterior.log_variance.exp() + posterior.mean.square()
@@ -218,7 +231,9 @@ class LN3DiffSystem(nn.Module):
             self.mesh.start_from(self.field)
 
     @torch.no_grad()
-    def sample_sheet(self, batch: ObjectViews, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
+    def sample_sheet(
+        self, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Rows of pictures for the training log: truth, and what the stage has learnt so far."""
         from latent3d.systems.ln3diff_training import sheet_of
 

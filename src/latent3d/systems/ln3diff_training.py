@@ -6,7 +6,7 @@ Letters: b = objects, v = views, k = rendered views, p = side of a crop, c = cha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -16,13 +16,16 @@ from latent3d.conditioning.condition import Condition
 from latent3d.diffusion.objectives import flow_matching_loss
 from latent3d.diffusion.parameterization import alpha_and_s, match_leading, time_from_sigma, v_from_noise
 from latent3d.diffusion.schedules import logit_normal_times, lognormal_sigmas
+from latent3d.geometry.cameras import Cameras
+from latent3d.geometry.object_cameras import orbit
 from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
-from latent3d.rendering.volume import render_rays
-from latent3d.representations.objects import ObjectViews
+from latent3d.rendering.volume import VolumeConfig, render_rays
+from latent3d.representations.objects import ObjectLatents, ObjectViews
 from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
 from latent3d.systems import object_losses as losses
 from latent3d.systems.object_patches import as_images, cut, patch_boxes, patch_rays
+from latent3d.systems.object_views import views_at, with_others_views
 
 if TYPE_CHECKING:
     from latent3d.systems.ln3diff import LN3DiffSystem
@@ -58,22 +61,23 @@ def vae_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Genera
     """Reconstruction of crops of given and novel views, the latent's divergence from a normal, adversaries."""
     posterior = system.encoder(batch.given)
     planes = system.planes_of(posterior.sample(generator))
+    if system.novel_discriminator is not None and batch.inputs == batch.shape[1]:
+        batch = with_others_views(batch)
     crops = render_crops(system, planes, batch, generator)
+    seen, novel = crops.rgb[:, crops.seen], crops.rgb[:, ~crops.seen]
+    if system.novel_discriminator is not None:  # data with one view per object have no pictures of others
+        crops = crops.of_given()
     terms = {"kl": losses.kl_divergence(posterior.mean, posterior.log_variance), **picture_terms(system, crops)}
     if system.discriminator is not None:
         terms |= adversarial_terms(system.discriminator, crops.images, crops.rgb)
     if system.novel_discriminator is not None:
-        seen, novel = crops.rgb[:, crops.seen], crops.rgb[:, ~crops.seen]
         pair = novel_view_adversarial(system.novel_discriminator, seen, novel)
         terms |= {f"novel_{name}": value for name, value in pair.items()}
     return terms
 
 
 def picture_terms(system: LN3DiffSystem, crops: Crops) -> dict[str, Tensor]:
-    """What renderings and pictures differ in. With a novel-view discriminator, only at the given views: data with one
-    view per object have no pictures of others."""
-    if system.novel_discriminator is not None:
-        crops = crops.of_given()
+    """What renderings and pictures differ in."""
     terms = {
         "l1": losses.l1(crops.rgb, crops.images),
         "l2": losses.foreground_l2(crops.rgb, crops.images, crops.alphas, system.config.background_weight),
@@ -91,9 +95,9 @@ def render_crops(system: LN3DiffSystem, planes: TriPlane, batch: ObjectViews, ge
     """Volume rendering of one window in each of k views per object."""
     config = system.config
     index = choose_views(batch, config.rendered, generator)
-    views = batch.views[:, index]
+    views = views_at(batch.views[:, index], config.render_size or config.image_size)
     assert views.alphas is not None
-    boxes = patch_boxes(views.alphas, min(config.patch, config.image_size), 1, config.foreground_share, generator)
+    boxes = patch_boxes(views.alphas, min(config.patch, views.images.shape[-1]), 1, config.foreground_share, generator)
     origins, directions = patch_rays(views.cameras, boxes)
     # distance along the ray times this is z-depth
     axis = views.cameras.w2c[..., 2, :3].repeat_interleave(boxes.size**2, 1)
@@ -147,26 +151,37 @@ def chosen_views(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Gen
     return batch.views[:, choose_views(batch, system.config.rendered, generator)]
 
 
-def diffusion_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
-    """The denoiser's error on latents of the frozen encoder, under conditions of which some are dropped."""
+def diffusion_terms(
+    system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The denoiser's error on latents of the frozen encoder, under conditions of which some are dropped. The latents
+    are made here from views, or were made before."""
     assert system.denoiser is not None
     assert system.conditioner is not None
-    with torch.no_grad():
-        clean = system.encode(batch.given, sample=True, generator=generator)
+    if isinstance(batch, ObjectLatents):
+        clean = batch.mean + batch.std * torch.randn(batch.mean.shape, generator=generator).to(batch.mean)
+    else:
+        with torch.no_grad():
+            clean = system.encode(batch.given, sample=True, generator=generator)
     return {"diffusion": denoising_error(system, clean, drawn_condition(system, batch, generator), generator)}
 
 
-def drawn_condition(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> Condition:
+def drawn_condition(system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator) -> Condition:
     """What a training batch is told: of each object a random part of class, caption and one of its pictures."""
     assert system.conditioner is not None
-    kinds = system.conditioner.config.kinds
-    views = batch.views[:, int(torch.randint(batch.shape[1], (), generator=generator))]
+    kinds = system.conditioner.config.taught
+    if isinstance(batch, ObjectLatents):
+        images, alphas = batch.images, batch.alphas
+    else:
+        chosen = batch.views[:, int(torch.randint(batch.shape[1], (), generator=generator))]
+        assert chosen.alphas is not None
+        images, alphas = chosen.images, chosen.alphas
     return system.conditioner(
         batch.labels if "label" in kinds else None,
         batch.captions if "text" in kinds else None,
-        views.images if "picture" in kinds else None,
-        views.alphas if "picture" in kinds else None,
-        kept=system.conditioner.draw(len(batch), generator).to(views.images.device),
+        images if "picture" in kinds else None,
+        alphas if "picture" in kinds else None,
+        kept=system.conditioner.draw(len(batch), generator).to(images.device),
     )
 
 
@@ -189,22 +204,49 @@ TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms, "diffusio
 
 
 def sheet_of(
-    system: LN3DiffSystem, batch: ObjectViews, stage: str, generator: torch.Generator, objects: int = 6
+    system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator, objects: int = 6
 ) -> dict[str, Tensor]:
-    """Rows of pictures: the last view of some objects, and reconstruction or samples from the same camera."""
+    """Rows of pictures of some objects: truth beside reconstruction; or samples, told nothing, the class, the text, or
+    the picture that stands in the first row."""
     batch = batch[:objects]
-    last = batch.views[:, -1:]
     quick = system.config.volume.replace(coarse=32, fine=32)
-    rows = {"truth": last.images[:, 0]}
     if stage == "diffusion":
-        seeds = torch.randint(2**31, (len(batch),), generator=generator).tolist()
-        planes = system.decode(system.sample(seeds, steps=25).latents)
-    else:
-        planes = frozen_planes(system, batch)
+        return _samples(system, batch, generator, quick)
+    assert isinstance(batch, ObjectViews)
+    last = batch.views[:, -1:]
+    planes = frozen_planes(system, batch)
     seen = system.render(planes, last.cameras, quick)
-    rows |= {"field": seen.rgb[:, 0, :3].clamp(0, 1), "depth": seen.depth[:, 0]}
+    rows = {"truth": last.images[:, 0], "field": seen.rgb[:, 0, :3].clamp(0, 1), "depth": seen.depth[:, 0]}
     if stage == "mesh" and system.mesh is not None:
         rows["mesh"] = system.mesh.pictures(planes, last.cameras)
     if stage == "splats" and system.splats is not None:
-        rows["splats"] = system.splats.pictures(planes, system.field_of(planes), last.cameras)
+        rows["splats"] = system.splats.pictures(planes, system.field_of(planes), last.cameras)[:, 0]
+    return rows
+
+
+def _samples(
+    system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator, config: VolumeConfig
+) -> dict[str, Tensor]:
+    assert system.conditioner is not None
+    if isinstance(batch, ObjectLatents):
+        images, alphas = batch.images, batch.alphas
+    else:
+        assert batch.views.alphas is not None
+        images, alphas = batch.views.images[:, -1], batch.views.alphas[:, -1]
+    count = len(batch)
+    front = orbit(8, size=system.config.image_size)[1:2].to(images.device)
+    cameras = Cameras.cat([front[None]] * count)
+    told: dict[str, dict[str, Any]] = {
+        "label": {"labels": batch.labels},
+        "text": {"captions": batch.captions},
+        "picture": {"pictures": images, "alphas": alphas},
+    }
+    conditions = {"nothing": None} | {
+        kind: system.conditioner(**told[kind]) for kind in system.conditioner.config.kinds
+    }
+    seeds = torch.randint(2**31, (count,), generator=generator).tolist()
+    rows = {"picture given": images}
+    for kind, condition in conditions.items():
+        latents = system.sample(seeds, condition, steps=25, guidance=2.0).latents
+        rows[f"told {kind}"] = system.render(system.decode(latents), cameras, config).rgb[:, 0, :3].clamp(0, 1)
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latent3d.config import Config
+from latent3d.data.latent_bank import LatentStream
 from latent3d.data.object_bank import ObjectStream, ObjectWorldStream
 from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
 from latent3d.data.scenes import Batch, Stream, WorldStream
@@ -128,12 +129,17 @@ class StageConfig(Config):
         return weights
 
 
+STREAMS: dict[str, Callable[..., Stream]] = {"scenes": BankStream, "objects": ObjectStream, "latents": LatentStream}
+"""What reads the banks of each kind of data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
     """Where clips come from: banks on disk where ``bank`` names folders, else worlds rendered on the fly.
 
     Attributes:
-        kind: ``scenes`` gives `Views` of clips, ``objects`` gives `ObjectViews`; banks are of that kind.
+        kind: ``scenes`` gives `Views` of clips, ``objects`` gives `ObjectViews`, ``latents`` `ObjectLatents` of objects
+            that were encoded before; banks are of that kind.
         bank, val_bank: bank folders for training and for validation and sheets.
         max_clips: use only that many clips (or objects) of the training banks.
         family, size, path_views, extra_views, workers: for worlds rendered on the fly, as in `WorldStream`; validation
@@ -143,7 +149,7 @@ class DataConfig(Config):
             that the stage asks for, or ``path_views``.
     """
 
-    kind: Literal["scenes", "objects"] = "scenes"
+    kind: Literal["scenes", "objects", "latents"] = "scenes"
     bank: tuple[str, ...] = ()
     val_bank: tuple[str, ...] = ()
     max_clips: int | None = None
@@ -156,36 +162,32 @@ class DataConfig(Config):
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in ("scenes", "objects"):
-            raise ValueError(f"the kind of data '{self.kind}' is unknown; choose 'scenes' or 'objects'")
+        if self.kind not in STREAMS:
+            raise ValueError(f"the kind of data '{self.kind}' is unknown; choose one of {', '.join(STREAMS)}")
         if self.kind == "objects" and self.width not in (None, self.size):
             raise ValueError("pictures of objects are square; leave out data.width")
 
     def stream(self, stage: StageConfig, seed: int, *, rank: int = 0, world_size: int = 1) -> Stream:
         """Training batches of a stage as a function of (seed, rank, step)."""
-        if self.bank and self.kind == "objects":
-            return ObjectStream(
-                self.bank, stage.batch_size, stage.sampling, seed,
-                rank=rank, world_size=world_size, max_objects=self.max_clips,
-            )  # fmt: skip
         if self.bank:
-            return BankStream(
-                self.bank, stage.batch_size, stage.sampling, seed,
-                rank=rank, world_size=world_size, max_clips=self.max_clips,
-            )  # fmt: skip
+            most = {"max_clips" if self.kind == "scenes" else "max_objects": self.max_clips}
+            return STREAMS[self.kind](
+                self.bank, stage.batch_size, stage.sampling, seed, rank=rank, world_size=world_size, **most
+            )
         return self._worlds("train", stage, seed, self.workers, rank, world_size)
 
     def validation(self, stage: StageConfig) -> Stream:
         """Fixed batches, the same for every run, in their own colours and whole."""
         stage = stage.replace(sampling=stage.sampling.replace(recolor=0.0, zoom=1.0))
         if self.val_bank:
-            bank = ObjectStream if self.kind == "objects" else BankStream
-            return bank(self.val_bank, stage.batch_size, stage.sampling, 0)
+            return STREAMS[self.kind](self.val_bank, stage.batch_size, stage.sampling, 0)
         return self._worlds("val", stage, 0, 0)
 
     def _worlds(
         self, split: str, stage: StageConfig, seed: int, workers: int, rank: int = 0, world_size: int = 1
     ) -> Stream:
+        if self.kind == "latents":
+            raise ValueError("latents come from a bank; write one with latent3d data latents, and name it as data.bank")
         if self.kind == "objects":
             views = self.path_views or stage.sampling.views + stage.sampling.novel
             source = ProceduralObjects(ObjectCameras(views=views, size=self.size), split, self.labels)

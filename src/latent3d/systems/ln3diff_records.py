@@ -44,14 +44,16 @@ class LN3DiffConfig(Config):
         mesh, splats: further decoders of the same feature planes; None for none.
         volume, training_volume: samples per ray at test and in training.
         half_size: half the side of the box that holds the object, in scene units.
-        image_size: height and width of the pictures that the encoder sees and that renderings are judged at.
+        image_size: height and width of the pictures that the encoder sees. render_size: those that renderings of the
+            field are judged at in training; None for the same.
         rendered: views per object that a training step renders, novel ones first. patch: side of the rendered crops,
             the whole picture where it is not smaller. foreground_share: of the crops that are put onto the object.
         guided: whether training rays know the true distance, where there is depth, and put samples near it.
         background_weight: of pixels without object in ``l2``.
         perceptual: of the term of that name.
         discriminator: of rendered crops against pictures; novel_discriminator: of own renderings at novel views against
-            own renderings at the given views, for data with one view per object.
+            own renderings at the given views, for data with one view per object. With it, pictures are compared at
+            given views only.
         labels: names of the classes.
     """
 
@@ -71,13 +73,14 @@ class LN3DiffConfig(Config):
     training_volume: VolumeConfig = dataclasses.field(default_factory=VolumeConfig)
     half_size: float = 0.45
     image_size: int = 256
+    render_size: int | None = None
     rendered: int = 5
     patch: int = 80
     foreground_share: float = 0.875
     guided: bool = False
     background_weight: float = 1.0
     perceptual: PerceptualConfig | None = dataclasses.field(default_factory=PerceptualConfig)
-    discriminator: PatchDiscriminatorConfig | None = None
+    discriminator: PatchDiscriminatorConfig | FeatureDiscriminatorConfig | None = None
     novel_discriminator: FeatureDiscriminatorConfig | None = None
     labels: tuple[str, ...] = ()
 

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "weights": {"config"},
     "presets": EVERYTHING - {"apps", "presets"},
     "object_presets": EVERYTHING - {"apps", "presets", "object_presets"},
+    "object_presets_paper": EVERYTHING - {"apps", "presets", "object_presets"},
     "geometry": set(),
     "representations": {"geometry"},
     "rendering": RECORDS,

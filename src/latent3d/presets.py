@@ -11,6 +11,16 @@ from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import SVD_LATENT_SCALE, VideoUNetConfig
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.object_presets import ln3diff_shapes, ln3diff_shapes_tiny
+from latent3d.object_presets_paper import (
+    ln3diff_ffhq,
+    ln3diff_ffhq_tiny,
+    ln3diff_objaverse_image,
+    ln3diff_objaverse_image_tiny,
+    ln3diff_objaverse_text,
+    ln3diff_objaverse_text_tiny,
+    ln3diff_shapenet,
+    ln3diff_shapenet_tiny,
+)
 from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.systems.epipolar_transformer import EpipolarTransformerConfig
 from latent3d.systems.ggs import GGSConfig
@@ -233,6 +243,21 @@ def ggs_re10k_tiny() -> TrainConfig:
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     preset.__name__: preset
-    for preset in (ggs_rooms, ggs_rooms_tiny, ggs_re10k, ggs_re10k_tiny, ln3diff_shapes, ln3diff_shapes_tiny)
+    for preset in (
+        ggs_rooms,
+        ggs_rooms_tiny,
+        ggs_re10k,
+        ggs_re10k_tiny,
+        ln3diff_shapes,
+        ln3diff_shapes_tiny,
+        ln3diff_shapenet,
+        ln3diff_shapenet_tiny,
+        ln3diff_ffhq,
+        ln3diff_ffhq_tiny,
+        ln3diff_objaverse_text,
+        ln3diff_objaverse_text_tiny,
+        ln3diff_objaverse_image,
+        ln3diff_objaverse_image_tiny,
+    )
 }
 """Presets by name, as ``latent3d train PRESET`` finds them."""

@@ -5,7 +5,7 @@ Letters: B = batch, H, W = image size, K = 3 kinds of condition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latent3d.conditioning.condition import NO_LABEL, Condition, drop_mask
 from latent3d.conditioning.picture import FOREGROUND, SmallViTConfig, prepare_picture
 from latent3d.conditioning.text import ByteTextEncoderConfig, Encoding
-from latent3d.conditioning.towers import CLIPPictureConfig, CLIPTextConfig, DINOv2Config
+from latent3d.conditioning.towers import CLIPPictureConfig, CLIPTextConfig, DINOv2Config, FrozenTower
 from latent3d.config import Config
 
 KINDS = ("label", "text", "picture")
@@ -86,6 +86,12 @@ class ConditionerConfig(Config):
         has = (self.classes > 0, self.text is not None, self.picture is not None or self.appended is not None)
         return tuple(kind for kind, there in zip(KINDS, has, strict=True) if there)
 
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """Those of `kinds` that training samples are ever told."""
+        odds = dict(zip(KINDS, (self.keep_label, self.keep_text, self.keep_picture), strict=True))
+        return tuple(kind for kind in self.kinds if odds[kind] > 0)
+
     def denoiser_fields(self) -> dict[str, Any]:
         """The fields of a denoiser's configuration that say what it is told, for ``replace(**fields)``."""
         readers = [part for part in (self.text, self.picture) if part is not None]
@@ -121,6 +127,14 @@ class Conditioner(nn.Module):
         self.text = None if config.text is None else config.text.build()
         self.picture = None if config.picture is None else config.picture.build()
         self.appended = None if config.appended is None else config.appended.build()
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of all encoders but the frozen ones."""
+        for name in ("text", "picture", "appended"):
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, FrozenTower):
+                for inner, parameter in part.named_parameters():
+                    yield f"{name}.{inner}", parameter
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> Bool[Tensor, "batch 3"]:
         """Which kinds each training sample is told: all of them nothing at once (``drop``), else a random subset."""

@@ -24,14 +24,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class _Frozen(nn.Module):
-    """Never trained, whatever mode the system is in."""
+class FrozenTower(nn.Module):
+    """A network that is never trained, whatever mode the system is in; its weights are kept with the system's."""
 
     def _freeze(self) -> None:
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> _Frozen:
+    def train(self, mode: bool = True) -> FrozenTower:
         return super().train(False)
 
 
@@ -82,7 +82,7 @@ class CLIPTextConfig(Config):
         return CLIPText(self)
 
 
-class CLIPText(_Frozen):
+class CLIPText(FrozenTower):
     """Texts through CLIP's text tower.
 
     The tokenizer travels with the weights, as the bytes of its JSON description: a checkpoint needs no other folder.
@@ -186,7 +186,7 @@ class CLIPPictureConfig(ImageEncoderConfig):
         return CLIPPicture(self)
 
 
-class CLIPPicture(_Frozen):
+class CLIPPicture(FrozenTower):
     """Prepared pictures through CLIP's vision tower.
 
     Args:
@@ -251,7 +251,7 @@ class DINOv2Config(Config):
         return DINOv2(self)
 
 
-class DINOv2(_Frozen):
+class DINOv2(FrozenTower):
     """Prepared pictures through DINOv2 (Oquab et al. 2023; registers: Darcet et al. 2024).
 
     Args:

@@ -209,7 +209,7 @@ class LN3DiffSystem(nn.Module):
     def training_terms(
         self, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve the stage ``diffusion`` only."""
+        """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve ``diffusion`` only."""
         from latent3d.systems.ln3diff_training import TERMS
 
         if isinstance(batch, ObjectLatents) and stage != "diffusion":

@@ -49,7 +49,7 @@ def ln3diff_shapes(denoiser: Literal["dit", "unet"] = "dit") -> TrainConfig:
             latent_channels=8, latent_size=16, width=256, depth=6, heads=4, norm_queries=True, direct=True,
             upsampler=PlaneUpsamplerConfig(width=20, multipliers=(1, 2, 4, 6), blocks=1, features=16),
         ),
-        field=TriPlaneFieldConfig(features=16, hidden=48, density_scale=20.0),
+        field=TriPlaneFieldConfig(features=16, hidden=48, color_scale=8.0, density_scale=20.0),
         denoiser=choices[denoiser],
         conditioner=conditioner,
         objective="flow" if denoiser == "dit" else "v",

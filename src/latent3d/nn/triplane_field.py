@@ -31,9 +31,9 @@ def density_from_raw(raw: Float[Tensor, "*points"], scale: float = 1.0) -> Float
     return F.softplus(raw - DENSITY_SHIFT) * scale
 
 
-def colors_from_raw(raw: Float[Tensor, "*points"]) -> Float[Tensor, "*points"]:
-    """Colours 1.002 sigmoid(raw) - 0.001 (the sigmoid of Mip-NeRF, Barron et al. 2021, as EG3D has it)."""
-    return (1 + 2 * COLOR_MARGIN) * torch.sigmoid(raw) - COLOR_MARGIN
+def colors_from_raw(raw: Float[Tensor, "*points"], scale: float = 1.0) -> Float[Tensor, "*points"]:
+    """Colours 1.002 sigmoid(scale raw) - 0.001 (the sigmoid of Mip-NeRF, Barron et al. 2021; EG3D has scale 1)."""
+    return (1 + 2 * COLOR_MARGIN) * torch.sigmoid(scale * raw) - COLOR_MARGIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class TriPlaneFieldConfig(Config):
         channels: colour channels; 3 for plain colours, more where the first 3 are colours and the rest features.
         extra: further outputs by name and their widths, given back raw (for example ``{"deformation": 3}``).
         activation: after every hidden layer.
+        color_scale: factor on the raw colours. With 1, the paper's, a fresh network answers to its features with pale
+            colours and learns brightness first and hue very much later; a larger one brings both forward.
         density_scale: factor on the density. 1 is the paper's; a larger one makes surfaces of a small scene opaque
             after fewer training steps.
     """
@@ -57,6 +59,7 @@ class TriPlaneFieldConfig(Config):
     channels: int = 3
     extra: dict[str, int] = field(default_factory=dict)
     activation: Literal["softplus", "relu", "silu"] = "softplus"
+    color_scale: float = 1.0
     density_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,8 +67,8 @@ class TriPlaneFieldConfig(Config):
             raise ValueError("a tri-plane field needs at least one hidden layer, and widths of at least one")
         if min(self.extra.values(), default=1) < 1:
             raise ValueError(f"extra outputs need a width of at least one, found {self.extra}")
-        if self.density_scale <= 0:
-            raise ValueError(f"density_scale must be positive, found {self.density_scale}")
+        if min(self.density_scale, self.color_scale) <= 0:
+            raise ValueError(f"scales must be positive, found {self.density_scale} and {self.color_scale}")
 
     def build(self) -> TriPlaneField:
         """The network, with fresh weights."""
@@ -111,4 +114,9 @@ class TriPlaneField(nn.Module):
         raw, colors, *rest = out.split([1, self.config.channels, *self.config.extra.values()], -1)
         raw = raw.squeeze(-1)
         extra = dict(zip(self.config.extra, rest, strict=True))
-        return FieldValues(raw, density_from_raw(raw, self.config.density_scale), colors_from_raw(colors), extra)
+        return FieldValues(
+            raw,
+            density_from_raw(raw, self.config.density_scale),
+            colors_from_raw(colors, self.config.color_scale),
+            extra,
+        )

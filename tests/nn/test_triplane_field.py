@@ -68,7 +68,23 @@ def test_configuration_round_trip_and_wrong_settings():
         TriPlaneFieldConfig(layers=0)
     with pytest.raises(ValueError, match="width of at least one"):
         TriPlaneFieldConfig(extra={"a": 0})
-    with pytest.raises(ValueError, match="density_scale"):
+    with pytest.raises(ValueError, match="scales must be positive"):
         TriPlaneFieldConfig(density_scale=0.0)
+    with pytest.raises(ValueError, match="scales must be positive"):
+        TriPlaneFieldConfig(color_scale=-1.0)
+
+
+def test_the_gain_of_colours_is_a_factor_on_the_raw_value():
+    field = TriPlaneFieldConfig(features=4, hidden=8).build()
+    strong = TriPlaneFieldConfig(features=4, hidden=8, color_scale=3.0).build()
+    strong.load_state_dict(field.state_dict())
+    features = torch.randn(20, 4)
+    plain, gained = field(features).colors, strong(features).colors
+    logit = torch.logit((plain + 0.001) / 1.002)
+    torch.testing.assert_close(gained, 1.002 * torch.sigmoid(3 * logit) - 0.001)
+    torch.testing.assert_close(strong(features).density, field(features).density)
+
+
+def test_wrong_activations_are_refused():
     with pytest.raises(ValueError, match="must be one of"):
         TriPlaneFieldConfig.from_dict({"activation": "tanh"})

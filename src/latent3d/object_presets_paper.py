@@ -37,9 +37,9 @@ from latent3d.training.config import DataConfig, StageConfig, TrainConfig
 
 KL_RAMP = (5000, 30_000, 1e-9)
 DISCRIMINATOR_BETAS = (0.0, 0.999)
-LSGM_LEVELS = {"noise_mean": -1.4, "noise_std": 1.1}
+LSGM_LEVELS: dict[str, Any] = {"noise_mean": -1.4, "noise_std": 1.1}
 """Mean and spread of ln sigma where times are drawn by importance on LSGM's process (`diffusion.continuous`)."""
-DDPM_LEVELS = {"noise_mean": 0.5, "noise_std": 1.2}
+DDPM_LEVELS: dict[str, Any] = {"noise_mean": 0.5, "noise_std": 1.2}
 """Mean and spread of ln sigma over the timesteps of Stable Diffusion's DDPM schedule."""
 
 

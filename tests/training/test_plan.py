@@ -103,6 +103,10 @@ def test_what_cannot_be_planned_is_said():
         plan_stage(CONFIG, "scene", devices=3)
     with pytest.raises(ValueError, match="cannot be counted"):
         plan_stage(PRESETS["ggs_rooms_tiny"](), "geometry")
+    with pytest.raises(ValueError, match="follows surfaces and cannot be counted"):
+        plan_stage(PRESETS["ln3diff_objaverse_image_tiny"](), "mesh")
+    with pytest.raises(ValueError, match="networks of a StageConfig cannot be counted"):
+        plan_stage(CONFIG.replace(system=CONFIG.stages[0]), "scene")
 
 
 def test_other_presets_can_be_planned():
@@ -115,3 +119,41 @@ def test_plain_attention_can_be_planned(scene):
     config = CONFIG.system
     plain = CONFIG.replace(system=config.replace(epipolar=config.epipolar.replace(kind="plain")))
     assert plan_stage(plain, "scene").forward != scene.forward
+
+
+OBJECTS = ("ln3diff_shapes", "ln3diff_ffhq", "ln3diff_objaverse_text", "ln3diff_objaverse_image")
+
+
+@pytest.mark.parametrize("stage", ["vae", "diffusion"])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_are_counted_as_they_are_computed(name, stage):
+    """Each kind of encoder, denoiser and condition; every trained parameter but the classes' is reached."""
+    config = PRESETS[f"{name}_tiny"]()
+    plan = plan_stage(config, stage)
+    system = config.system.build()
+    with torch.no_grad():
+        for parameter in system.parameters():  # layers that begin at zero pass no gradient on
+            parameter.add_(0.01 * torch.randn(parameter.shape))
+    trained = dict(system.trainable(stage))
+    system.requires_grad_(False)
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    settings = config.stages[config.stage_index(stage)]
+    with FlopCounterMode(display=False) as forward:
+        loss = config.system.network_pass(system, stage, settings.batch_size, settings.sampling.views)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    assert (forward.get_total_flops(), backward.get_total_flops()) == (plan.forward, plan.backward)
+    assert {part.name: part.trained for part in plan.parts if part.trained} == {
+        part: sum(p.numel() for path, p in trained.items() if path.startswith(f"{part}."))
+        for part in {path.split(".")[0] for path in trained}
+    }
+    reached = {path for path, parameter in trained.items() if parameter.grad is not None}
+    missed = {path for path in trained.keys() - reached if ".attn2." not in path and ".norm2." not in path}
+    assert not missed
+
+
+def test_more_views_cost_more():
+    config = PRESETS["ln3diff_objaverse_image_tiny"]()
+    stages = tuple(s.replace(sampling=s.sampling.replace(views=3)) for s in config.stages)
+    assert plan_stage(config.replace(stages=stages), "vae").forward > plan_stage(config, "vae").forward

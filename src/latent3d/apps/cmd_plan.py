@@ -39,17 +39,21 @@ class PlanTraining:
         if self.prior is not None:
             config = with_pretrained(config, self.prior, None)
         config = apply_overrides(config, self.set)
-        names = [stage.name for stage in config.stages if stage.name != "geometry"]
+        uncounted = getattr(config.system, "uncounted", ())
+        names = [stage.name for stage in config.stages if stage.name not in uncounted]
         sharded = config.distributed == "fsdp"
         for name in [self.stage] if self.stage else names:
             plan = plan_stage(config, name, self.device_name, self.devices, sharded)
             print("\n".join(plan_lines(plan, self.device_name, self.devices, sharded)))
+        if left := [stage.name for stage in config.stages if stage.name in uncounted and not self.stage]:
+            print(f"not planned, as their cost depends on values: {', '.join(left)}")
         print(NOTES)
 
 
 NOTES = """Counted: parameters; operations and bytes of one forward and backward pass of all networks, run on tensors
-without values. Estimated: time, at 35 % of the device's stated peak; 10 % more memory for the allocator. Not counted:
-rendering, geometry and data, and a device's own choice of algorithms. Nothing was measured on a device."""
+without values; of a tri-plane's rays the field at all samples. Estimated: time, at 35 % of the device's stated peak;
+10 % more memory for the allocator. Not counted: other rendering, geometry and data, and a device's own choice of
+algorithms. Nothing was measured on a device."""
 
 
 def plan_lines(plan: Plan, device: str, devices: int, sharded: bool) -> list[str]:

@@ -295,7 +295,8 @@ class PlaneDiT(nn.Module):
             if labels is not None and bool((labels != NO_LABEL).any()):
                 raise ValueError("this network was built without classes; set classes or leave the labels out")
             return self.patches.weight.new_zeros(batch, self.config.dim)
-        labels = torch.full((batch,), NO_LABEL, device=self.classes.weight.device) if labels is None else labels
+        if labels is None:
+            return self.classes.weight[-1:].expand(batch, -1)
         if bool((labels >= self.config.classes).any()) or bool((labels < NO_LABEL).any()):
             raise ValueError(f"labels must lie in 0..{self.config.classes - 1} (or be -1), found {labels.tolist()}")
         return self.classes(torch.where(labels == NO_LABEL, self.config.classes, labels))

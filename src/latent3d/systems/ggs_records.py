@@ -7,7 +7,7 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,6 +58,9 @@ class GGSConfig(Config):
         adapt: what is trained of a denoiser that holds a pre-trained prior: ``all`` of it, or only what was ``added``
             (camera layers, condition, low-rank changes where its ``lora_rank`` is not 0).
     """
+
+    uncounted: ClassVar[tuple[str, ...]] = ("geometry",)
+    """Stages whose cost depends on values, see `training.plan`."""
 
     vae: ImageVAEConfig
     denoiser: VideoUNetConfig | MultiViewTransformerConfig
@@ -113,6 +116,12 @@ class GGSConfig(Config):
         from latent3d.systems.ggs import GGSSystem
 
         return GGSSystem(self)
+
+    def network_pass(self, system: GGSSystem, stage: str, scenes: int, views: int) -> Tensor:
+        """See `ggs_cost`; the number of views is the system's own."""
+        from latent3d.systems.ggs_cost import network_pass
+
+        return network_pass(system, stage, scenes)
 
 
 @dataclass(frozen=True)

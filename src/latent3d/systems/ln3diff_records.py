@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,9 @@ class LN3DiffConfig(Config):
             given views only.
         labels: names of the classes.
     """
+
+    uncounted: ClassVar[tuple[str, ...]] = ("mesh", "splats")
+    """Stages whose cost depends on values, see `training.plan`."""
 
     encoder: MultiViewEncoderConfig | PlaneEncoderConfig | ViTEncoderConfig = dataclasses.field(
         default_factory=MultiViewEncoderConfig
@@ -111,6 +114,12 @@ class LN3DiffConfig(Config):
         from latent3d.systems.ln3diff import LN3DiffSystem
 
         return LN3DiffSystem(self)
+
+    def network_pass(self, system: LN3DiffSystem, stage: str, objects: int, views: int) -> Tensor:
+        """See `ln3diff_cost`."""
+        from latent3d.systems.ln3diff_cost import network_pass
+
+        return network_pass(system, stage, objects, views)
 
 
 @dataclass(frozen=True)

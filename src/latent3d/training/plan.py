@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,22 @@ FP32_SHARE = 1 / 15
 """Speed of float32 products against bfloat16 ones (A100 and later, without TF32)."""
 RESERVE = 1.1
 """Memory on top for the allocator's gaps and the device's own libraries."""
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A system's configuration that knows what a pass of its networks is.
+
+    Attributes:
+        uncounted: stages whose cost depends on values, so that they cannot be planned.
+    """
+
+    uncounted: ClassVar[tuple[str, ...]]
+
+    def network_pass(self, system: Any, stage: str, scenes: int, views: int) -> Tensor:
+        """A scalar that depends on all trained networks of a stage as its loss does, for ``scenes`` scenes or objects
+        of which ``views`` views each are given. It runs on tensors without values. Raises ValueError for a stage that
+        cannot."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +147,6 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from latent3d.systems.ggs import GGSSystem
-    from latent3d.systems.ggs_cost import network_pass
-
     if device not in DEVICES:
         raise ValueError(f"the device '{device}' is unknown; choose one of {', '.join(DEVICES)}")
     stage = config.stages[config.stage_index(name)]
@@ -141,10 +154,10 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         raise ValueError(
             f"{devices} devices cannot share the {stage.accumulate} passes of a step; choose a number that divides them"
         )
+    if not isinstance(config.system, Countable):
+        raise ValueError(f"the networks of a {type(config.system).__name__} cannot be counted; plan another preset")
     with torch.device("meta"):
         model = config.system.build()  # type: ignore[attr-defined]
-    if not isinstance(model, GGSSystem):
-        raise ValueError(f"the networks of a {type(model).__name__} cannot be counted; plan a GGS preset")
     with FakeTensorMode():
         _fill(model)
         trained = dict(model.trainable(name))
@@ -154,11 +167,12 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
             parameter.grad = torch.zeros_like(parameter)
         with FlopCounterMode(display=False) as forward, PeakMemory() as memory:
             with torch.autocast("cpu", torch.bfloat16, enabled=stage.autocast == "bf16"):
-                loss = network_pass(model, name, stage.batch_size)
+                loss = config.system.network_pass(model, name, stage.batch_size, stage.sampling.views)
             with FlopCounterMode(display=False) as backward:
                 loss.backward()
         total_forward = forward.get_total_flops() - backward.get_total_flops()
     parts = tuple(_part(part, module, trained) for part, module in model.named_children())
+    parts = tuple(part for part in parts if part.parameters)
     count = sum(parameter.numel() for parameter in trained.values())
     everything = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     frozen = (everything - count) * (2 if stage.frozen_dtype == "bf16" else 4)

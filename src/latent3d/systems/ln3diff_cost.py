@@ -1,0 +1,98 @@
+"""What one training pass of LN3Diff++ costs: all its networks on inputs of the right shapes.
+
+Made for tensors without values (meta, fake), on which nothing that depends on values can run. The field is asked at as
+many points as rays have samples; where these lie, and the compositing of what they say, is left out.
+
+Letters: b = objects, v = views, k = rendered views, n = points of all samples, p = side of a crop, s = samples per ray,
+f = feature channels per plane.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from latent3d.conditioning.condition import Condition
+from latent3d.conditioning.towers import CLIPText
+from latent3d.geometry.cameras import Cameras
+from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
+from latent3d.representations.views import Views
+from latent3d.systems.ln3diff import LN3DiffSystem
+from latent3d.systems.object_losses import kl_divergence
+
+
+def network_pass(system: LN3DiffSystem, stage: str, objects: int, views: int) -> Tensor:
+    """A scalar that depends on all trained networks of a stage as its loss does, gradients included.
+
+    Args:
+        system: on any device.
+        stage: of training.
+        objects: b. views: v, those that the encoder sees.
+
+    Raises:
+        ValueError: for a stage that follows surfaces.
+    """
+    seen = _blank_views(objects, views, system.config.image_size, system.latent_mean.device)
+    if stage == "vae":
+        return _autoencoder(system, seen)
+    if stage == "diffusion":
+        return _diffusion(system, seen)
+    raise ValueError(f"the stage '{stage}' follows surfaces and cannot be counted; choose vae or diffusion")
+
+
+def _autoencoder(system: LN3DiffSystem, views: Views) -> Tensor:
+    config = system.config
+    posterior = system.encoder(views)
+    planes = system.planes_of(posterior.sample()).planes
+    volume = config.training_volume
+    samples = volume.coarse + (volume.guided if config.guided else volume.fine)
+    side = min(config.patch, config.render_size or config.image_size)
+    features = repeat(planes.mean((1, 3, 4)), "b f -> b n f", n=config.rendered * side**2 * samples)
+    values = system.field(features.clone())  # of its own in memory, as what is sampled from planes
+    colors = rearrange(values.colors[..., :3], "b (k y x s) c -> b k c y x s", k=config.rendered, y=side, x=side)
+    pictures = colors.mean(-1)
+    truth = torch.zeros_like(pictures)
+    terms = [kl_divergence(posterior.mean, posterior.log_variance), values.density.mean(), pictures.square().mean()]
+    if system.perceptual is not None:
+        terms.append(system.perceptual(pictures, truth))
+    if system.discriminator is not None:
+        terms += adversarial_terms(system.discriminator, truth, pictures).values()
+    if system.novel_discriminator is not None:
+        half = (config.rendered + 1) // 2
+        terms += novel_view_adversarial(system.novel_discriminator, pictures[:, half:], pictures[:, :half]).values()
+    return torch.stack([term.float() for term in terms]).sum()
+
+
+def _diffusion(system: LN3DiffSystem, views: Views) -> Tensor:
+    assert system.denoiser is not None
+    with torch.no_grad():
+        clean = system.encode(views, sample=True)
+    time = clean.new_full((len(views),), 0.5)
+    return system.denoiser(clean, time, _condition(system, views.images[:, 0])).float().square().mean()
+
+
+def _condition(system: LN3DiffSystem, pictures: Tensor) -> Condition:
+    """What training tells of each object: pictures (b, 3, H, W), words; classes cost nothing."""
+    conditioner = system.conditioner
+    assert conditioner is not None
+    kinds, b = conditioner.config.taught, len(pictures)
+    shown = pictures if "picture" in kinds else None
+    if "text" not in kinds:
+        return conditioner(pictures=shown)
+    if not isinstance(conditioner.text, CLIPText):
+        return conditioner(captions=["an object"] * b, pictures=shown)
+    tower = conditioner.text.config  # its tokenizer comes with weights only
+    with torch.no_grad():
+        conditioner.text.network(input_ids=torch.zeros(b, tower.length, dtype=torch.long, device=pictures.device))
+    if shown is not None:
+        return conditioner(pictures=shown)
+    pooled = pictures.new_zeros(b, tower.pooled_dim) if conditioner.config.pooled else None
+    return Condition(pictures.new_zeros(b, tower.token_count, tower.token_dim), pooled=pooled)
+
+
+def _blank_views(b: int, v: int, size: int, device: torch.device) -> Views:
+    w2c, k = (torch.eye(n, device=device).repeat(b, v, 1, 1) for n in (4, 3))
+    depths = torch.ones(b, v, 1, size, size, device=device)
+    images = torch.zeros(b, v, 3, size, size, device=device)
+    return Views(images, Cameras(w2c, k, size, size), depths, alphas=torch.ones_like(depths))

@@ -10,6 +10,7 @@ import torch
 from latent3d.training.config import TrainConfig, apply_overrides
 from latent3d.training.distributed import joined
 from latent3d.training.engine import TrainResult, train
+from latent3d.training.foreign import with_towers
 from latent3d.training.prior import find_prior, with_autoencoder, with_prior
 
 
@@ -94,7 +95,7 @@ def train_command(
     config = config.replace(data=config.data.replace(**data))
     if seed is not None:
         config = config.replace(seed=seed)
-    config = apply_overrides(config, overrides)
+    config = with_towers(apply_overrides(config, overrides))
     if threads is not None:
         torch.set_num_threads(threads)
     folder = Path("runs") / preset if out is None else out

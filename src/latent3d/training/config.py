@@ -209,7 +209,8 @@ class TrainConfig(Config):
     Attributes:
         system: configuration whose ``build()`` gives a `System`.
         stages: in order; names among ``System.stages()``.
-        initial_weights: weights folders (or names of shipped weights) by module prefix (``""`` is the whole system),
+        initial_weights: weights folders (or names of shipped weights; CLIP's and DINOv2's own folders for the parts
+            that are such, see `training.foreign`) by module prefix (``""`` is the whole system),
             loaded strictly before the first stage.
         max_shard_bytes: largest file of a checkpoint. keep: checkpoints kept.
         prior: folder or hub name of a pre-trained video model that fills autoencoder, image encoder and U-Net before

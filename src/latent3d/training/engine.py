@@ -23,19 +23,12 @@ from latent3d.autoencoders.pretrained import load_autoencoder
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, share_of, whole
+from latent3d.training.foreign import fill_part, random_towers
 from latent3d.training.loop import NonFiniteError, RunState, StageLoop, TrainResult
 from latent3d.training.metrics import MetricsLog
 from latent3d.training.prior import find_prior, load_prior
 from latent3d.training.report import Reporter
-from latent3d.weights import (
-    find_shipped,
-    load_into,
-    load_tensors,
-    load_weights,
-    read_json,
-    replace_folder,
-    save_tensors,
-)
+from latent3d.weights import load_into, load_tensors, read_json, replace_folder, save_tensors
 
 __all__ = ["NonFiniteError", "TrainResult", "train"]
 
@@ -79,6 +72,9 @@ def train(
     state, tensors = load_checkpoint(checkpoints[-1]) if checkpoints else (None, {})
     model = build_system(config, torch.device(device), foreign=state is None)
     position = -1
+    if state is None:
+        for name in random_towers(model, config):
+            report.say(f"'{name}' has random weights and is never trained; give it some by initial_weights.{name}")
     if state is not None:
         position = config.stage_index(state["stage"])
         if wanted[-1] < position:
@@ -132,12 +128,11 @@ def build_system(config: TrainConfig, device: torch.device, foreign: bool = True
     if foreign and config.autoencoder is not None:
         load_into(model.vae, load_autoencoder(config.autoencoder).state_dict(), f"the weights in {config.autoencoder}")
     for prefix, source in config.initial_weights.items():
-        folder = Path(source) if Path(source).exists() else find_shipped(source)
         try:
             part = model.get_submodule(prefix)
         except AttributeError as error:
             raise ValueError(f"initial_weights: the system has no part '{prefix}'") from error
-        load_into(part, load_weights(folder)[0], f"the weights in {folder}")
+        fill_part(part, source)
     return model
 
 

@@ -2,6 +2,7 @@
 # `make ablations` trains and judges the comparisons of the GGS paper in equal conditions; stopped, it goes on when started
 # again. MINUTES is per run; ARGS takes further options, for example ARGS="--only ggs,no3d --bank DIR".
 # `make ablations-ln3diff` does the same for LN3Diff++: the ladder of its autoencoder, and its two kinds of denoiser.
+# `make bench` times rasteriser, volume rendering, mesh rendering and the paper's object denoiser on this machine.
 # Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo install test lint format ablations ablations-ln3diff clean
+.PHONY: demo install test lint format bench ablations ablations-ln3diff clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -44,7 +45,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[test,lint]'
+	$(PIP) --editable '.[test,lint,mesh]'
 	@touch $@
 
 test: $(VENV)/.installed-dev
@@ -61,6 +62,12 @@ format: $(VENV)/.installed-dev
 
 ablations: $(VENV)/.installed
 	$(BIN)/python bench/ablations.py --out $(ABLATIONS) --minutes $(MINUTES) $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/rasteriser.py
+	$(BIN)/python bench/volume.py
+	$(BIN)/python bench/meshes.py
+	$(BIN)/python bench/denoisers_plane.py
 
 ablations-ln3diff: $(VENV)/.installed
 	$(BIN)/python bench/ablations_ln3diff.py --out $(ABLATIONS_LN3DIFF) --minutes $(MINUTES) $(ARGS)

@@ -37,8 +37,6 @@ from latent3d.training.config import DataConfig, StageConfig, TrainConfig
 
 KL_RAMP = (5000, 30_000, 1e-9)
 DISCRIMINATOR_BETAS = (0.0, 0.999)
-LSGM_LEVELS: dict[str, Any] = {"noise_mean": -1.4, "noise_std": 1.1}
-"""Mean and spread of ln sigma where times are drawn by importance on LSGM's process (`diffusion.continuous`)."""
 DDPM_LEVELS: dict[str, Any] = {"noise_mean": 0.5, "noise_std": 1.2}
 """Mean and spread of ln sigma over the timesteps of Stable Diffusion's DDPM schedule."""
 
@@ -159,11 +157,11 @@ def _first_generation(half_size: float, samples: int) -> LN3DiffConfig:
         denoiser=LatentUNetConfig.large().replace(context_dim=told["context_dim"], pooled_dim=told["pooled_dim"]),
         conditioner=conditioner,
         objective="v",
+        process="lsgm",
         volume=VolumeConfig(coarse=samples, fine=samples),
         training_volume=VolumeConfig(coarse=samples, fine=samples),
         half_size=half_size,
         image_size=128,
-        **LSGM_LEVELS,
     )  # fmt: skip
 
 

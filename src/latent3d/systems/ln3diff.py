@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from latent3d.autoencoders.multiview_encoder import TriPlanePosterior
 from latent3d.conditioning.condition import Condition
 from latent3d.conditioning.conditioner import Conditioner
+from latent3d.diffusion.continuous import LinearVP
 from latent3d.diffusion.guidance import GuidedDenoiser
 from latent3d.diffusion.parameterization import time_from_sigma, vp_from_ve, z0_from_v
 from latent3d.diffusion.samplers import (
@@ -168,13 +169,20 @@ class LN3DiffSystem(nn.Module):
         if condition is not None:
             conditional = partial(network, cached=self.denoiser.precompute(condition.to(device)))
             walk = GuidedDenoiser(conditional, unconditional, guidance, interval)
-        levels = flow_times(steps) if flow else cosine_sigmas(steps, sigma_max=SIGMA_MAX)
-        latents = noise if flow else SIGMA_MAX * noise
+        levels = self._levels(steps)
+        latents = noise if flow else float(levels[0]) * noise
         for state in walks[sampler](walk, latents, levels):
             latents = state.latents
             if on_step is not None:
                 on_step(LatentStep(state.step + 1, steps, state.z0, network.calls))
         return SampledLatents(latents, network.calls)
+
+    def _levels(self, steps: int) -> Tensor:
+        """Times of the flow, or noise levels sigma, from noise to data."""
+        if self.config.objective == "flow":
+            return flow_times(steps)
+        lsgm = self.config.process == "lsgm"
+        return LinearVP().sigmas(steps) if lsgm else cosine_sigmas(steps, sigma_max=SIGMA_MAX)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

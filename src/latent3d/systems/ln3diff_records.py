@@ -40,7 +40,9 @@ class LN3DiffConfig(Config):
         encoder, decoder, field: of the autoencoder: views -> tri-plane latent -> feature planes -> density and colour.
         denoiser, conditioner: of the latent diffusion, and what it may be told; None for an autoencoder alone.
         objective: ``flow`` (straight path, the network gives the velocity) or ``v`` (variance preserving path).
-        noise_mean, noise_std: of ln(sigma) while training ``v``; of logit(t) while training ``flow``.
+        process: of the noise in ``v``. ``lognormal``: ln(sigma) normal in training, cosine levels in sampling. ``lsgm``
+            is `diffusion.continuous.LinearVP` with times drawn by importance in training and spread evenly in sampling.
+        noise_mean, noise_std: of ln(sigma) while training ``v`` (lognormal); of logit(t) while training ``flow``.
         mesh, splats: further decoders of the same feature planes; None for none.
         volume, training_volume: samples per ray at test and in training.
         half_size: half the side of the box that holds the object, in scene units.
@@ -68,6 +70,7 @@ class LN3DiffConfig(Config):
     denoiser: PlaneDiTConfig | LatentUNetConfig | None = None
     conditioner: ConditionerConfig | None = None
     objective: Literal["flow", "v"] = "flow"
+    process: Literal["lognormal", "lsgm"] = "lognormal"
     noise_mean: float = 0.0
     noise_std: float = 1.0
     mesh: TriPlaneMeshConfig | None = None
@@ -100,6 +103,8 @@ class LN3DiffConfig(Config):
                 f"the decoder gives {self.decoder.upsampler.features} features per plane and the field reads "
                 f"{self.field.features}; make them agree"
             )
+        if self.process == "lsgm" and self.objective != "v":
+            raise ValueError("the process 'lsgm' preserves the variance; set objective to v, or process to lognormal")
         if (self.denoiser is None) != (self.conditioner is None):
             raise ValueError("denoiser and conditioner belong together: give both or neither")
 

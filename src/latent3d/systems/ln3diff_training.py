@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latent3d.conditioning.condition import Condition
+from latent3d.diffusion.continuous import LinearVP
 from latent3d.diffusion.objectives import flow_matching_loss
 from latent3d.diffusion.parameterization import alpha_and_s, match_leading, time_from_sigma, v_from_noise
 from latent3d.diffusion.schedules import logit_normal_times, lognormal_sigmas
@@ -194,7 +195,11 @@ def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, 
     if config.objective == "flow":
         time = logit_normal_times((count,), **draw).to(clean)  # type: ignore[arg-type]
         return flow_matching_loss(lambda x, t: system.denoiser(x, t, condition).float(), clean, time, noise)  # type: ignore[misc]
-    sigma = lognormal_sigmas((count,), **draw).to(clean)  # type: ignore[arg-type]
+    if config.process == "lsgm":
+        process = LinearVP()
+        sigma = process.sigma(process.importance_times((count,), generator=generator)).to(clean)
+    else:
+        sigma = lognormal_sigmas((count,), **draw).to(clean)  # type: ignore[arg-type]
     alpha, s = (match_leading(level, clean) for level in alpha_and_s(sigma))
     v = system.denoiser(alpha * clean + s * noise, time_from_sigma(sigma), condition).float()
     return (v - v_from_noise(clean, noise, sigma)).square().mean()
@@ -242,7 +247,7 @@ def _samples(
         "picture": {"pictures": images, "alphas": alphas},
     }
     conditions = {"nothing": None} | {
-        kind: system.conditioner(**told[kind]) for kind in system.conditioner.config.kinds
+        kind: system.conditioner(**told[kind]) for kind in system.conditioner.config.taught
     }
     seeds = torch.randint(2**31, (count,), generator=generator).tolist()
     rows = {"picture given": images}

@@ -10,6 +10,7 @@ columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,16 +102,7 @@ class MultiViewEncoder(nn.Module):
         self.config = config
         widths = [config.width * m for m in config.multipliers]
         self.conv_in = nn.Conv2d(config.in_channels * config.patch_size**2, widths[0], 3, padding=1)
-        self.levels = nn.ModuleList()
-        previous = widths[0]
-        for number, width in enumerate(widths):
-            level = nn.Sequential()
-            for _ in range(config.blocks):
-                level.append(ResBlock2d(previous, width))
-                previous = width
-            if number < len(widths) - 1:
-                level.append(Halving(width))
-            self.levels.append(level)
+        self.levels, previous = halving_levels(widths, config.blocks), widths[-1]
         self.middle_in = ResBlock2d(previous)
         self.transformer = None
         if config.attention != "none":
@@ -160,6 +152,20 @@ class MultiViewEncoder(nn.Module):
                 raise ValueError("this encoder reads depth maps, and the views have none; render or estimate them")
             parts.append(views.depths)
         return torch.cat(parts, -3)
+
+
+def halving_levels(widths: Sequence[int], blocks: int) -> nn.ModuleList:
+    """Residual blocks per level, from fine to coarse; each level but the last ends at half the size."""
+    levels, previous = nn.ModuleList(), widths[0]
+    for number, width in enumerate(widths):
+        level = nn.Sequential()
+        for _ in range(blocks):
+            level.append(ResBlock2d(previous, width))
+            previous = width
+        if number < len(widths) - 1:
+            level.append(Halving(width))
+        levels.append(level)
+    return levels
 
 
 class Halving(nn.Module):

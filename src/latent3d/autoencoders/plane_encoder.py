@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from latent3d.autoencoders.multiview_encoder import (
     LOG_VARIANCE_LIMIT,
-    Halving,
     TriPlanePosterior,
     ViewTransformer,
+    halving_levels,
 )
 from latent3d.config import Config
 from latent3d.geometry.rays import unproject
@@ -80,16 +80,7 @@ class PlaneEncoder(nn.Module):
         widths = [config.width * m for m in config.multipliers]
         self.conv_in = nn.Conv2d(config.point_width + 4, widths[0], 3, padding=1)
         self.which = nn.Parameter(0.02 * torch.randn(3, widths[0], 1, 1))
-        self.levels = nn.ModuleList()
-        previous = widths[0]
-        for number, width in enumerate(widths):
-            level = nn.Sequential()
-            for _ in range(config.blocks):
-                level.append(ResBlock2d(previous, width))
-                previous = width
-            if number < len(widths) - 1:
-                level.append(Halving(width))
-            self.levels.append(level)
+        self.levels, previous = halving_levels(widths, config.blocks), widths[-1]
         self.transformer = ViewTransformer(previous, config.heads, config.head_channels)
         self.middle = ResBlock2d(previous)
         self.norm_out = nn.GroupNorm(group_count(previous), previous)

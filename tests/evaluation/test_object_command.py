@@ -7,9 +7,10 @@ import torch
 from latent3d.data.object_bank import render_object_bank
 from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
 from latent3d.evaluation.command import evaluate_command
+from latent3d.evaluation.object_cases import BankCases, MeshFolder
+from latent3d.evaluation.object_cases import ProceduralObjects as Shapes
 from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, ObjectModel
-from latent3d.evaluation.object_protocols import BankCases, MeshFolder, ReconstructionProtocol
-from latent3d.evaluation.object_protocols import ProceduralObjects as Shapes
+from latent3d.evaluation.object_protocols import ReconstructionProtocol
 from latent3d.io.mesh_files import write_mesh
 from latent3d.worlds.objects import OBJECT_LABELS
 

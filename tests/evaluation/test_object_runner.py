@@ -7,14 +7,9 @@ from PIL import Image
 
 from latent3d.evaluation.comparison import compare
 from latent3d.evaluation.features import CallableExtractor
+from latent3d.evaluation.object_cases import MeshFolder, ShapeCases
 from latent3d.evaluation.object_generation import evaluate_generation
-from latent3d.evaluation.object_protocols import (
-    GenerationProtocol,
-    MeshAsset,
-    MeshFolder,
-    ReconstructionProtocol,
-    ShapeCases,
-)
+from latent3d.evaluation.object_protocols import GenerationProtocol, MeshAsset, ReconstructionProtocol
 from latent3d.evaluation.object_runner import evaluate_reconstruction
 from latent3d.evaluation.records import read_record
 

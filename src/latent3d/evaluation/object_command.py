@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from latent3d.evaluation.features import FeatureExtractor
+from latent3d.evaluation.object_cases import BankCases, CaseSource, MeshFolder, ProceduralObjects, ShapeCases
 from latent3d.evaluation.object_generation import evaluate_generation
 from latent3d.evaluation.object_protocols import (
     CONDITIONS,
-    BankCases,
-    CaseSource,
     GenerationProtocol,
-    MeshFolder,
     ObjectSystem,
-    ProceduralObjects,
     ReconstructionProtocol,
-    ShapeCases,
     ShapeSource,
     told_by,
 )

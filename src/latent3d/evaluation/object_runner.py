@@ -19,16 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latent3d.data.object_sources import HALF_SIZE
 from latent3d.evaluation.baselines import nearest_reference
 from latent3d.evaluation.features import FeatureExtractor, extract, random_conv, score_name, to_uint8
+from latent3d.evaluation.object_cases import CaseSource
 from latent3d.evaluation.object_metrics import RECONSTRUCTION_COLUMNS, reconstruction_scores
-from latent3d.evaluation.object_protocols import (
-    HALF_SIZE,
-    CaseSource,
-    ObjectCase,
-    ObjectSystem,
-    ReconstructionProtocol,
-)
+from latent3d.evaluation.object_protocols import ObjectCase, ObjectSystem, ReconstructionProtocol
 from latent3d.evaluation.perceptual import PerceptualDistance
 from latent3d.evaluation.records import INTERVAL, METRIC_VERSION, Table, markdown, plain, score_columns, set_distances
 from latent3d.evaluation.scene_cache import ResultCache

@@ -157,3 +157,15 @@ def test_more_views_cost_more():
     config = PRESETS["ln3diff_objaverse_image_tiny"]()
     stages = tuple(s.replace(sampling=s.sampling.replace(views=3)) for s in config.stages)
     assert plan_stage(config.replace(stages=stages), "vae").forward > plan_stage(config, "vae").forward
+
+
+def test_what_checkpointing_computes_anew_is_let_go_again():
+    """Of 16 blocks one at a time is in memory, whatever counts the operations."""
+    config = PRESETS["ln3diff_objaverse_image_tiny"]()
+    deep = config.system.denoiser.replace(dim=64, depth=16)
+    plain, saved = (
+        plan_stage(config.replace(system=config.system.replace(denoiser=deep.replace(checkpointing=on))), "diffusion")
+        for on in (False, True)
+    )
+    assert saved.activations < plain.activations / 2
+    assert saved.backward > plain.backward

@@ -154,8 +154,9 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         raise ValueError(
             f"{devices} devices cannot share the {stage.accumulate} passes of a step; choose a number that divides them"
         )
-    if not isinstance(config.system, Countable):
-        raise ValueError(f"the networks of a {type(config.system).__name__} cannot be counted; plan another preset")
+    system: Any = config.system
+    if not isinstance(system, Countable):
+        raise ValueError(f"the networks of a {type(system).__name__} cannot be counted; plan another preset")
     with torch.device("meta"):
         model = config.system.build()  # type: ignore[attr-defined]
     with FakeTensorMode():
@@ -165,9 +166,16 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         for parameter in trained.values():
             parameter.requires_grad_(True)
             parameter.grad = torch.zeros_like(parameter)
-        with FlopCounterMode(display=False) as forward, PeakMemory() as memory:
+
+        def run() -> Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=stage.autocast == "bf16"):
-                loss = config.system.network_pass(model, name, stage.batch_size, stage.sampling.views)
+                return system.network_pass(model, name, stage.batch_size, stage.sampling.views)
+
+        # a pass of its own: the counter of operations holds on to what checkpointing computes anew
+        with PeakMemory() as memory:
+            run().backward()
+        with FlopCounterMode(display=False) as forward:
+            loss = run()
             with FlopCounterMode(display=False) as backward:
                 loss.backward()
         total_forward = forward.get_total_flops() - backward.get_total_flops()

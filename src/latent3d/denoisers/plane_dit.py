@@ -9,8 +9,7 @@ L, E = number and width of context tokens, M, F = of appended tokens, P = width 
     latents (B 3 C h w) ──patches, one layer for all planes──> n tokens + positions
                           ──> blocks [ self-attention over n (+ M appended) tokens, cross-attention, MLP ] ──> latents
 
-What does not depend on time (keys and values of context and appended tokens, the pooled part of the embedding) is
-computed once per sample by `PlaneDiT.precompute`.
+What does not depend on time is computed once per sample by `PlaneDiT.precompute`.
 """
 
 from __future__ import annotations

@@ -139,8 +139,8 @@ def sphere(
     elevation = np.arcsin(np.clip(bottom + (top - bottom) * share, -1, 1))
     near, far = radius if isinstance(radius, tuple) else (radius, radius)
     distance = near + (far - near) * rng.random(count)
-    angles = (torch.from_numpy(angle) for angle in (azimuth, elevation, distance))
-    return look_at_origin(*angles, fov_deg, size)
+    around, above, away = (torch.from_numpy(values) for values in (azimuth, elevation, distance))
+    return look_at_origin(around, above, away, fov_deg, size)
 
 
 def upper_hemisphere(

@@ -218,11 +218,13 @@ class LN3DiffSystem(nn.Module):
         self, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve ``diffusion`` only."""
-        from latent3d.systems.ln3diff_training import TERMS
+        from latent3d.systems.ln3diff_training import PICTURE_TERMS, diffusion_terms
 
-        if isinstance(batch, ObjectLatents) and stage != "diffusion":
+        if stage == "diffusion":
+            return diffusion_terms(self, batch, generator)
+        if isinstance(batch, ObjectLatents):
             raise ValueError(f"stage '{stage}' needs pictures, and data.kind is latents; set it to objects")
-        return TERMS[stage](self, batch, generator)
+        return PICTURE_TERMS[stage](self, batch, generator)
 
     @torch.no_grad()
     def finish_stage(self, stage: str, batch: ObjectViews | ObjectLatents) -> None:

@@ -205,7 +205,8 @@ def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, 
     return (v - v_from_noise(clean, noise, sigma)).square().mean()
 
 
-TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms, "diffusion": diffusion_terms}
+PICTURE_TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms}
+"""By stage, of those that need pictures of objects."""
 
 
 def sheet_of(

@@ -8,7 +8,6 @@ L, E = number and width of context tokens, M, F = of appended tokens, P = width 
                        pooled, labels ──────────────┘
     latents (B 3 C h w) ──patches, one layer for all planes──> n tokens + positions
                           ──> blocks [ self-attention over n (+ M appended) tokens, cross-attention, MLP ] ──> latents
-
 What does not depend on time is computed once per sample by `PlaneDiT.precompute`.
 """
 

@@ -222,7 +222,8 @@ def sheet_of(
     last = batch.views[:, -1:]
     planes = frozen_planes(system, batch)
     seen = system.render(planes, last.cameras, quick)
-    rows = {"truth": last.images[:, 0], "field": seen.rgb[:, 0, :3].clamp(0, 1), "depth": seen.depth[:, 0]}
+    depth = torch.where(seen.alpha > 0.5, seen.depth, 0)
+    rows = {"truth": last.images[:, 0], "field": seen.rgb[:, 0, :3].clamp(0, 1), "depth": depth[:, 0]}
     if stage == "mesh" and system.mesh is not None:
         rows["mesh"] = system.mesh.pictures(planes, last.cameras)
     if stage == "splats" and system.splats is not None:

@@ -9,6 +9,10 @@ from latent3d.data.object_bank import ObjectBank, render_object_bank
 from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
 from latent3d.object_presets import ln3diff_shapes_tiny
 from latent3d.representations.views import Views
+from latent3d.systems.ln3diff import LN3DiffConfig
+from latent3d.training.engine import train
+from latent3d.training.export import export_weights
+from latent3d.weights import load_module
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +91,23 @@ def test_diffusion_trains_on_latents(bank: ObjectBank, tmp_path):
     assert list(rows) == ["picture given", "told nothing", "told label", "told text", "told picture"]
     with pytest.raises(ValueError, match="latents come from a bank"):
         data.replace(bank=()).stream(config.stages[-1], 0)
+
+
+def test_a_run_goes_from_pictures_to_latents_in_one_folder(bank: ObjectBank, tmp_path):
+    """The autoencoder on objects, its export encodes them, diffusion goes on in the same folder."""
+    config = ln3diff_shapes_tiny()
+    keep = tuple(stage for stage in config.stages if stage.name in ("vae", "diffusion"))
+    objects = ProceduralObjects(ObjectCameras(views=3, size=32), "val", ())
+    folder = str(render_object_bank(tmp_path / "objects", objects, count=4))
+    data = config.data.replace(bank=(folder,), val_bank=(folder,))
+    config = config.replace(stages=keep, data=data)
+    train(config, tmp_path / "run", stage="vae", progress=False)
+    weights = export_weights(tmp_path / "run", tmp_path / "weights")
+    system, _ = load_module(weights, LN3DiffConfig)
+    assert float((system.latent_std - 1).abs().max()) > 0  # normalised when the stage ended
+    latents = str(
+        write_latent_bank(tmp_path / "latents", ObjectBank(folder), system.posterior, {}, inputs=2, pictures=1)
+    )
+    config = config.replace(data=data.replace(kind="latents", bank=(latents,), val_bank=(latents,)))
+    result = train(config, tmp_path / "run", progress=False)
+    assert (result.reason, result.stage, result.step) == ("finished", "diffusion", 3)

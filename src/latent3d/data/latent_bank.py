@@ -127,7 +127,7 @@ class LatentStream:
         self.captions = [tuple(entry["captions"]) for entry in listed]
         self.labels = self._shards.column("labels").long()
         self._pictures = min(about["pictures"] for about in abouts)
-        self.seed, self.rank = seed, rank
+        self.batch_size, self.seed, self.rank = batch_size, seed, rank
         self._epochs = Epochs(len(self._shards), batch_size, seed, rank, world_size)
 
     def __len__(self) -> int:

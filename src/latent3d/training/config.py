@@ -129,7 +129,7 @@ class StageConfig(Config):
         return weights
 
 
-STREAMS: dict[str, Callable[..., Any]] = {"scenes": BankStream, "objects": ObjectStream, "latents": LatentStream}
+STREAMS: dict[str, Callable[..., Stream]] = {"scenes": BankStream, "objects": ObjectStream, "latents": LatentStream}
 """What reads the banks of each kind of data."""
 
 

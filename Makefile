@@ -68,6 +68,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/volume.py
 	$(BIN)/python bench/meshes.py
 	$(BIN)/python bench/denoisers_plane.py
+	$(BIN)/python bench/triplane_decoder.py
 
 ablations-ln3diff: $(VENV)/.installed
 	$(BIN)/python bench/ablations_ln3diff.py --out $(ABLATIONS_LN3DIFF) --minutes $(MINUTES) $(ARGS)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -172,9 +173,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    options = parse(arguments)
+def run_command(options: argparse.Namespace, run: Callable[[argparse.Namespace], int]) -> int:
+    """Exit code of a comparison: bad input is a sentence, Ctrl-C says how to go on."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
@@ -187,6 +187,11 @@ def main(arguments: list[str] | None = None) -> int:
     if code == STOPPED:
         print(f"stopped; the same command goes on with '{options.out}'", file=sys.stderr)
     return code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    return run_command(parse(arguments), run)
 
 
 if __name__ == "__main__":

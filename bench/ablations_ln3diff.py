@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ablation_runs import settle
 from ablation_table import cell, change, over_scenes, over_seeds, spread
-from ablations import STOPPED
+from ablations import STOPPED, run_command
 from ablations_ln3diff_runs import (
     DENOISERS,
     LADDER,
@@ -267,19 +266,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    options = parse(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    try:
-        code = run(options)
-    except KeyboardInterrupt:
-        code = STOPPED
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if code == STOPPED:
-        print(f"stopped; the same command goes on with '{options.out}'", file=sys.stderr)
-    return code
+    return run_command(parse(arguments), run)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from latent3d.autoencoders.image_vae import kl_to_standard_normal
+from latent3d.autoencoders.multiview_encoder import soft_clamp
 from latent3d.nn.lpips import TRUNKS
 from latent3d.systems.object_losses import (
     Perceptual,
@@ -20,7 +21,6 @@ from latent3d.systems.object_losses import (
     l1,
     scale_and_shift,
     scale_shift_depth,
-    soft_clamp,
 )
 
 

@@ -133,7 +133,7 @@ class MultiViewEncoder(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(self.middle_out(x))))
         moments = self.quantise(x.unflatten(0, (b, v)).mean(1)).float()
         mean, log_variance = rearrange(moments, "b (p m c) h w -> m b p c h w", p=3, m=2).unbind(0)
-        return TriPlanePosterior(mean, LOG_VARIANCE_LIMIT * torch.tanh(log_variance / LOG_VARIANCE_LIMIT))
+        return TriPlanePosterior(mean, soft_clamp(log_variance))
 
     def inputs_of(self, views: Views) -> Float[Tensor, "b v c H W"]:
         """What the first layer sees per pixel: colours in [-1, 1], moment and direction of the ray, z-depth.
@@ -179,6 +179,11 @@ class Halving(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
+def soft_clamp(log_variance: Float[Tensor, "*shape"], limit: float = LOG_VARIANCE_LIMIT) -> Float[Tensor, "*shape"]:
+    """limit tanh(log_variance / limit), as in LSGM (Vahdat et al. 2021): the same near 0, bounded, never flat."""
+    return limit * torch.tanh(log_variance / limit)
+
+
 class ViewTransformer(nn.Module):
     """A transformer block over the pixels of several feature maps together: two self-attentions and a gated network.
 
@@ -199,7 +204,8 @@ class ViewTransformer(nn.Module):
         """Feature maps; each run of ``together`` of them forms one sequence."""
         height = x.shape[-2]
         tokens = self.enter(rearrange(self.norm(x), "(b v) c h w -> b (v h w) c", v=together))
-        for norm, attention in zip(self.norms, self.attentions, strict=False):
+        *norms, last = self.norms
+        for norm, attention in zip(norms, self.attentions, strict=True):
             tokens = tokens + attention(norm(tokens))
-        tokens = self.leave(tokens + self.mlp(self.norms[-1](tokens)))
+        tokens = self.leave(tokens + self.mlp(last(tokens)))
         return x + rearrange(tokens, "b (v h w) c -> (b v) c h w", v=together, h=height)

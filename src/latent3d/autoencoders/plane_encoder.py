@@ -20,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.autoencoders.multiview_encoder import (
-    LOG_VARIANCE_LIMIT,
     TriPlanePosterior,
     ViewTransformer,
     halving_levels,
+    soft_clamp,
 )
 from latent3d.config import Config
 from latent3d.geometry.rays import unproject
@@ -111,7 +111,7 @@ class PlaneEncoder(nn.Module):
         moments = self.conv_out(F.silu(self.norm_out(x))).float()
         mean, log_variance = rearrange(moments, "(b p) (m c) h w -> m b p c h w", p=3, m=2).unbind(0)
         mean = mean + self.direct(planes).float().unflatten(0, (-1, 3))
-        return TriPlanePosterior(mean, LOG_VARIANCE_LIMIT * torch.tanh(log_variance / LOG_VARIANCE_LIMIT))
+        return TriPlanePosterior(mean, soft_clamp(log_variance))
 
     def points_of(self, views: Views) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"], Float[Tensor, "b n"]]:
         """World points of the pixels, their colours, and 1 where there is depth within the box, else 0.

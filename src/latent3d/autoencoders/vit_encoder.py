@@ -20,7 +20,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latent3d.autoencoders.multiview_encoder import LOG_VARIANCE_LIMIT, TriPlanePosterior
+from latent3d.autoencoders.multiview_encoder import TriPlanePosterior, soft_clamp
 from latent3d.config import Config
 from latent3d.nn.layers import zero_init
 from latent3d.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD
@@ -106,7 +106,7 @@ class ViTEncoder(nn.Module):
             moments, "b (y x) (i j p m c) -> m b p c (y i) (x j)",
             y=self.config.image_size // self.config.patch_size, i=self.config.cells, j=self.config.cells, p=3, m=2,
         ).unbind(0)  # fmt: skip
-        return TriPlanePosterior(mean, LOG_VARIANCE_LIMIT * torch.tanh(log_variance / LOG_VARIANCE_LIMIT))
+        return TriPlanePosterior(mean, soft_clamp(log_variance))
 
     def tokens(self, images: Float[Tensor, "m 3 H W"]) -> Float[Tensor, "m n d"]:
         """Normalised patch tokens of pictures in [0, 1]."""

@@ -127,11 +127,6 @@ def depth_smoothness(
     return torch.stack(terms).mean()
 
 
-def soft_clamp(log_variance: Float[Tensor, "*shape"], limit: float = 20.0) -> Float[Tensor, "*shape"]:
-    """limit tanh(log_variance / limit), as in LSGM (Vahdat et al. 2021): the same near 0, bounded, never flat."""
-    return limit * torch.tanh(log_variance / limit)
-
-
 def kl_divergence(mean: Float[Tensor, "*shape"], log_variance: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) = sum (mean^2 + exp(lv) - 1 - lv) / 2 over all but b, mean over b."""
     mean, log_variance = _wide(mean), _wide(log_variance)

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
-from latent3d.rendering import splats_reference, splats_torch
+from latent3d.rendering import splats_gsplat, splats_reference, splats_torch
 from latent3d.rendering.base import LOW_PASS_PX, NEAR, Rendering
 from latent3d.rendering.harmonics import view_dependent_colors
 from latent3d.rendering.projection import project_splats
 from latent3d.representations.gaussians import Gaussians
 
-Backend = Literal["auto", "reference", "torch", "numba"]
-BACKENDS: tuple[Backend, ...] = ("auto", "reference", "torch", "numba")
+Backend = Literal["auto", "reference", "torch", "numba", "gsplat"]
+BACKENDS: tuple[Backend, ...] = ("auto", "reference", "torch", "numba", "gsplat")
 _SHAPES = {
     "means": (3,), "quaternions": (4,), "scales": (3,), "opacities": (), "colors": (3,), "features": (None,),
     "harmonics": (None, 3),
@@ -51,7 +51,8 @@ def render_gaussians(
         gaussians: N splats; N may be 0. Needs no colours or features: depth and alpha are always there.
         cameras: V >= 1 cameras, batch shape (V,).
         backend: ``"reference"`` (all pairs), ``"torch"`` (tiles, any device), ``"numba"`` (CPU), or ``"auto"``:
-            numba on the CPU when it can be imported, else torch.
+            numba on the CPU when it can be imported, else torch. ``"gsplat"`` (NVIDIA GPUs, at most 32 channels) is
+            another project's, to compare with; `splats_gsplat` tells how it differs.
         low_pass: added to the diagonal of each 2D covariance, in square pixels, > 0.
         near: splats with z-depth at or below this are dropped, in scene units, > 0.
         background: colour (3,) or one per view (V, 3) behind the splats; black if None. Features get none.
@@ -90,6 +91,8 @@ def _render(run: str, gaussians: Gaussians, cameras: Cameras, channels: Tensor, 
         if not (torch.is_grad_enabled() and any(view.requires_grad for view in views)):
             return splats_numba.render(*geometry, channels, *views, *settings)
         blend = splats_numba.blend
+    elif run == "gsplat":
+        return splats_gsplat.render(*geometry, channels, *views, *settings)
     else:
         blend = {"torch": splats_torch.blend, "reference": splats_reference.blend}[run]
     return blend(project_splats(*geometry, *views, *settings), channels, cameras.height, cameras.width)
@@ -145,6 +148,8 @@ def _choose(backend: str, device: torch.device) -> str:
             raise ValueError(f"the numba back end renders on the CPU, the splats are on '{device}'; use 'torch'")
         if _numba_error() is not None:
             raise ValueError(f"the numba back end cannot be used ({_numba_error()}); install numba or use 'torch'")
+    if backend == "gsplat":
+        splats_gsplat.check(device)
     if backend != "auto":
         return backend
     if device.type != "cpu":

@@ -2,7 +2,8 @@
 # `make ablations` trains and judges the comparisons of the GGS paper in equal conditions; stopped, it goes on when started
 # again. MINUTES is per run; ARGS takes further options, for example ARGS="--only ggs,no3d --bank DIR".
 # `make ablations-ln3diff` does the same for LN3Diff++: the ladder of its autoencoder, and its two kinds of denoiser.
-# `make bench` times rasteriser, volume rendering, mesh rendering and the paper's object denoiser on this machine.
+# `make bench` times the commands, the rasteriser, volume and mesh rendering, the networks, and how cost grows, on this
+# machine's CPU in at most 10 minutes, and writes one report. JOBS is the number of threads.
 # Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
 
 PYTHON ?= python3
@@ -10,6 +11,8 @@ VENV ?= .venv
 JOBS ?= 2
 IMAGE ?= examples/room.jpg
 OUT ?= out/demo
+BENCH ?= out/bench
+BENCH_MINUTES ?= 10
 ABLATIONS ?= out/ablations
 ABLATIONS_LN3DIFF ?= out/ablations-ln3diff
 MINUTES ?= 30
@@ -48,6 +51,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable '.[test,lint,mesh]'
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
@@ -63,12 +70,8 @@ format: $(VENV)/.installed-dev
 ablations: $(VENV)/.installed
 	$(BIN)/python bench/ablations.py --out $(ABLATIONS) --minutes $(MINUTES) $(ARGS)
 
-bench: $(VENV)/.installed
-	$(BIN)/python bench/rasteriser.py
-	$(BIN)/python bench/volume.py
-	$(BIN)/python bench/meshes.py
-	$(BIN)/python bench/denoisers_plane.py
-	$(BIN)/python bench/triplane_decoder.py
+bench: $(VENV)/.installed-bench
+	$(BIN)/python bench/report.py --out $(BENCH) --minutes $(BENCH_MINUTES) --threads $(JOBS) $(ARGS)
 
 ablations-ln3diff: $(VENV)/.installed
 	$(BIN)/python bench/ablations_ln3diff.py --out $(ABLATIONS_LN3DIFF) --minutes $(MINUTES) $(ARGS)

@@ -1,9 +1,9 @@
 """The two denoisers of `ggs_rooms` side by side: speed, and what they learn in equal time.
 
-    python bench/denoisers.py [--threads 2]
+    python bench/denoisers.py [--threads 2] [--clock wall] [--json FILE]
     python bench/denoisers.py --train OUT --minutes 20 --bank DIR --val DIR
 
-Speed: forward + backward of 4 scenes of 8 frames at the model's latent size, bf16 autocast; processor time, median.
+Speed: forward, and forward + backward, of 4 scenes of 8 frames at the model's latent size, bf16 autocast.
 Training: both from random weights for the same time at once, one thread each, as the twin without 3D (v from their own
 output layer, same inputs as in the full system); image autoencoder and reference geometry are the shipped ones. Then
 the mean squared error of z0 on held-back clips with fixed noise, by noise level. A folder with such runs is continued.
@@ -11,13 +11,12 @@ the mean squared error of z0 on held-back clips with fixed noise, by noise level
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
-import time
 from pathlib import Path
 
 import torch
+from tables import Report, Table, bench_parser, interleaved, markdown
 
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.presets import ggs_rooms
@@ -32,8 +31,8 @@ DENOISERS = ("transformer", "unet")
 LEVELS = (1.0, 4.0, 20.0, 80.0)
 
 
-def speed(name: str) -> str:
-    """A line of the speed table."""
+def speed(table: Table, name: str, clock: str, rounds: int) -> None:
+    """Add a denoiser's row to the table."""
     system = ggs_rooms(name).system
     assert isinstance(system, GGSConfig)
     network = system.denoiser.build()
@@ -42,16 +41,20 @@ def speed(name: str) -> str:
     noisy, references, levels = torch.randn(shape), torch.randn(shape), torch.zeros(4, 8)
     rays = torch.randn(4, 8, 6, system.height, system.width)
     condition = torch.randn(4, 8, system.denoiser.condition_channels, side, side)
-    times = []
-    for _ in range(8):
-        start = time.process_time()
+
+    def forward() -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             features = network(noisy, references, levels, rays, condition=condition)
-            loss = network.velocity(features).float().square().mean()
-        loss.backward()
-        times.append(time.process_time() - start)
+            return network.velocity(features)
+
+    def sampling() -> None:
+        with torch.no_grad():
+            forward()
+
+    calls = {"forward": sampling, "both": lambda: forward().float().square().mean().backward()}
+    times = interleaved(calls, clock, rounds=rounds)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
-    return f"| {name} | {millions:.1f} M | {statistics.median(times[1:]):.2f} |"
+    table.add(name, f"{millions:.1f} M", times["forward"], times["both"])
 
 
 def twin_config(name: str, out: Path, bank: Path, val: Path) -> TrainConfig:
@@ -127,30 +130,32 @@ def compare(out: Path, minutes: float, bank: Path, val: Path) -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    print("| denoiser | steps of 8 scenes | " + " | ".join(f"z0 error, sigma {level:g}" for level in LEVELS) + " |")
-    print("|---" * (2 + len(LEVELS)) + "|")
+    rows = []
     for name in DENOISERS:
         steps, errors = held_back(configs[name], out / name)
-        print(f"| {name} | {steps} | " + " | ".join(f"{errors[level]:.3f}" for level in LEVELS) + " |", flush=True)
+        rows.append([name, steps, *(errors[level] for level in LEVELS)])
+    print(markdown(["denoiser", "steps of 8 scenes", *(f"z0 error, sigma {level:g}" for level in LEVELS)], rows))
 
 
 def main() -> None:
     """Print the table that the options ask for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = bench_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--train", type=Path, help="folder of the two runs")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--bank", type=Path, help="training clips, see `latent3d data bank`")
     parser.add_argument("--val", type=Path, help="held-back clips")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     if options.train is None:
-        print("| denoiser | parameters | CPU s, forward + backward |\n|---|---|---|")
-        for name in DENOISERS:
-            print(speed(name), flush=True)
+        with Report("Denoisers of scenes", options) as report:
+            columns = ("denoiser", "parameters", "forward, ms", "forward + backward, ms")
+            table = report.table("Denoisers of `ggs_rooms`: 4 scenes of 8 frames, bf16", *columns)
+            for name in DENOISERS:
+                speed(table, name, report.clock, options.rounds)
     elif options.bank is None or options.val is None:
         parser.error("--train needs --bank and --val; make both with latent3d data bank")
     else:
+        torch.set_num_threads(options.threads)
         compare(options.train, options.minutes, options.bank, options.val)
 
 

@@ -1,21 +1,19 @@
 """One call of the paper-size denoiser of tri-plane latents, timed, with its operations counted.
 
-    python bench/denoisers_plane.py [--threads 2] [--calls 2] [--preset large_image]
+    python bench/denoisers_plane.py [--preset large_image] [--rounds 3] [--threads 2] [--clock wall] [--json FILE]
 
 Random weights, batch 1, latents 3x4x32x32, 256 context and 256 appended tokens; the condition's part is computed once
 and timed apart. Values of a network at its start are trivial, so its parameters are shaken, and the precisions' outputs
-compared. The shortest of the calls counts; on a busy machine the processor's time tells more than the clock.
-An earlier implementation of this architecture took 8.4 s a call in fp32 on two threads of a shared machine (740 GFLOP).
+compared. An earlier implementation of this architecture took 8.4 s a call in fp32 on two threads of a shared machine
+(740 GFLOP).
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from tables import Report, bench_parser, interleaved
 from torch import Tensor
 
 from latent3d.conditioning.condition import Condition
@@ -23,17 +21,7 @@ from latent3d.denoisers.plane_cost import flops
 from latent3d.denoisers.plane_dit import PlaneDiT, PlaneDiTConfig
 
 SIDE = 32
-
-
-def timed(function: Callable, calls: int) -> tuple[float, float, Any]:
-    """Shortest time on the clock and of the processor, and the last result."""
-    clock = processor = float("inf")
-    for _ in range(calls):
-        start = time.perf_counter(), time.process_time()
-        result = function()
-        clock = min(clock, time.perf_counter() - start[0])
-        processor = min(processor, time.process_time() - start[1])
-    return clock, processor, result
+PRESETS = ("large_image", "large_text", "small")
 
 
 def shaken(config: PlaneDiTConfig) -> PlaneDiT:
@@ -47,16 +35,8 @@ def shaken(config: PlaneDiTConfig) -> PlaneDiT:
 
 
 @torch.no_grad()
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--calls", type=int, default=2)
-    parser.add_argument("--preset", default="large_image", choices=("large_image", "large_text", "small"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
-    config: PlaneDiTConfig = getattr(PlaneDiTConfig, options.preset)()
+def measure(report: Report, name: str, config: PlaneDiTConfig, rounds: int, seconds: float) -> None:
+    """Add the table of a network in both precisions."""
     torch.manual_seed(0)
     context = 77 if config.context_layer == "mlp" else 256
     condition = Condition(
@@ -68,20 +48,37 @@ def main() -> None:
     network = shaken(config)
     cost = flops(config, side=SIDE, context=context)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
-    print(f"{options.preset}: {millions:.1f} M parameters, {cost.call / 1e9:.0f} GFLOP a call, ", end="")
-    print(f"{cost.condition / 1e9:.0f} GFLOP once per sample; {options.threads} threads")
-    print("| precision | condition s | call s | processor s | GFLOP per processor s | difference to fp32 |")
-    print("|---" * 6 + "|")
+    columns = ("precision", "condition, ms", "ms a call", "GFLOP/s", "difference to fp32")
+    table = report.table(f"Denoiser of tri-plane latents, {name}", *columns)
     exact: Tensor | None = None
     for dtype in (torch.float32, torch.bfloat16):
         network = network.to(dtype)
-        before, _, cached = timed(lambda: network.precompute(condition), 1)  # noqa: B023
-        call, processor, out = timed(lambda: network(latents, level, cached), options.calls)  # noqa: B023
+        cached = network.precompute(condition)
+        out = network(latents, level, cached)
         exact = out if exact is None else exact
+        calls = {
+            "condition": lambda: network.precompute(condition),  # noqa: B023
+            "call": lambda: network(latents, level, cached),  # noqa: B023
+        }
+        times = interleaved(calls, report.clock, rounds=rounds, seconds=seconds)
+        rate = [cost.call / 1e6 / value for value in times["call"]]
         difference = float((out - exact).norm() / exact.norm())
-        name = str(dtype).removeprefix("torch.")
-        rate = cost.call / processor / 1e9
-        print(f"| {name} | {before:.2f} | {call:.2f} | {processor:.2f} | {rate:.0f} | {difference:.1e} |", flush=True)
+        table.add(str(dtype).removeprefix("torch."), times["condition"], times["call"], rate, difference)
+    table.note(
+        f"{millions:.1f} M parameters, {cost.call / 1e9:.0f} GFLOP a call and {cost.condition / 1e9:.0f} GFLOP once "
+        "per sample, batch 1, random weights."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0, help="per precision, after which no round is started")
+    parser.add_argument("--preset", default="large_image", choices=PRESETS)
+    options = parser.parse_args(arguments)
+    with Report("Denoiser of tri-plane latents", options) as report:
+        measure(report, options.preset, getattr(PlaneDiTConfig, options.preset)(), options.rounds, options.seconds)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
-"""Speed of mesh rendering on the CPU, as a Markdown table.
+"""Speed of mesh rendering on the CPU, as a table.
 
-    python bench/meshes.py [--views 16] [--rounds 3] [--threads 1] [FILE ...]
+    python bench/meshes.py [--views 16] [--rounds 3] [--threads 2] [--clock wall] [--json FILE] [MESH ...]
 
-Processor time per view of 128 x 128 pixels, compilation left out: `rasterize` (one sample per pixel), `render_mesh`
+Milliseconds per view of 128 x 128 pixels, compilation left out: `rasterize` (one sample per pixel), `render_mesh`
 (four, textured and lit) and `render_surface` with its backward pass. The meshes are balls with a texture, and the files
 that are given.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tables import Report, Table, bench_parser, interleaved
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.io.mesh_files import read_mesh
@@ -53,44 +52,35 @@ def around(views: int, size: int) -> Cameras:
     return Cameras.from_fov(c2w, 40.0, size, size)
 
 
-def milliseconds(call: Callable[[], object], views: int, rounds: int) -> float:
-    """Processor time per view; the first call is not counted."""
-    call()
-    start = time.process_time()
-    for _ in range(rounds):
-        call()
-    return (time.process_time() - start) * 1000 / (rounds * views)
-
-
-def row(name: str, mesh: Mesh, cameras: Cameras, rounds: int) -> str:
-    """A line of the table."""
+def measure(table: Table, name: str, mesh: Mesh, cameras: Cameras, clock: str, rounds: int) -> None:
+    """Add a row."""
 
     def both_ways() -> None:
         vertices = mesh.vertices.clone().requires_grad_()
         seen = render_surface(replace(mesh, vertices=vertices), cameras)
         (seen.alpha.sum() + seen.depth.sum() + seen.normals.square().sum()).backward()
 
-    calls = (lambda: rasterize(mesh, cameras), lambda: render_mesh(mesh, cameras), both_ways)
-    times = [milliseconds(call, len(cameras), rounds) for call in calls]
-    return f"| {name} | {len(mesh)} | " + " | ".join(f"{t:.2f}" for t in times) + f" | {1000 / times[1]:.0f} |"
+    calls = {"raster": lambda: rasterize(mesh, cameras), "picture": lambda: render_mesh(mesh, cameras)}
+    times = interleaved(calls | {"both": both_ways}, clock, rounds=rounds)
+    views = len(cameras)
+    table.add(name, len(mesh), *([value / views for value in values] for values in times.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="mesh files to render as well")
+    """Measure and print."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="MESH", help="mesh files to render as well")
     parser.add_argument("--views", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     cameras = around(options.views, 128)
-    print("| mesh | triangles | rasterize ms | render_mesh ms | render_surface + backward ms | render_mesh views/s |")
-    print("|---|---|---|---|---|---|")
     meshes = {f"ball {rings}": ball(rings) for rings in (10, 36, 150)}
     meshes |= {path.name: read_mesh(path).fitted(0.45) for path in options.files}
-    for name, mesh in meshes.items():
-        print(row(name, mesh, cameras, options.rounds), flush=True)
+    columns = ("mesh", "triangles", "rasterize, ms a view", "render_mesh", "render_surface + backward")
+    with Report("Mesh rendering", options) as report:
+        table = report.table("Meshes: 128x128 pixels", *columns)
+        for name, mesh in meshes.items():
+            measure(table, name, mesh, cameras, report.clock, options.rounds)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Name = TypeVar("Name")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 VERSIONS = ("latent3d", "torch", "numba", "numpy")
 MIN_ROUNDS = 3
@@ -173,8 +174,8 @@ def bench_parser(description: str | None, threads: int = 2) -> argparse.Argument
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], clock: str = "wall", *, rounds: int = 9, seconds: float = 10.0
-) -> dict[str, list[float]]:
+    calls: Mapping[Name, Callable[[], object]], clock: str = "wall", *, rounds: int = 9, seconds: float = 10.0
+) -> dict[Name, list[float]]:
     """Milliseconds of every call, in rounds over all of them, so that a busy machine slows all alike.
 
     The first round, which may compile, is not counted; at least `MIN_ROUNDS` are, until ``rounds`` or ``seconds`` are
@@ -183,7 +184,7 @@ def interleaved(
     now = CLOCKS[clock]
     for call in calls.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Name, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     for done in range(max(rounds, 1)):
         if done >= MIN_ROUNDS and time.perf_counter() > end:
@@ -266,8 +267,10 @@ def _version(name: str) -> str | None:
 
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Spread):
-        return asdict(cell)
-    return None if isinstance(cell, float) and math.isnan(cell) else cell
+        return {key: _plain(value) for key, value in asdict(cell).items()}
+    if isinstance(cell, float):
+        return None if math.isnan(cell) else float(f"{cell:.6g}")
+    return cell
 
 
 def _cell(value: Any) -> Cell:

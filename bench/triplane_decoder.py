@@ -1,18 +1,18 @@
 """Time of the paper-size tri-plane decoder (LN3Diff++: 454 M parameters in the transformer) on this machine.
 
-    python bench/triplane_decoder.py [--threads 2] [--calls 2]
+    python bench/triplane_decoder.py [--rounds 3] [--threads 2] [--clock wall] [--json FILE]
 
 Random weights, batch 1, latents 3x4x32x32 to planes 3x32x128x128. The zero-initialised layers are shaken, so that the
-precisions' outputs can be compared. The shortest of the calls counts. An earlier implementation of this architecture
-took 11.3 s a call in fp32 on two threads of a shared machine (735 GFLOP).
+precisions' outputs can be compared. An earlier implementation of this architecture took 11.3 s a call in fp32 on two
+threads of a shared machine (735 GFLOP).
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+from collections.abc import Sequence
 
 import torch
+from tables import Report, bench_parser, interleaved
 from torch.utils.flop_counter import FlopCounterMode
 
 from latent3d.autoencoders.triplane_decoder import TriPlaneDecoder, TriPlaneDecoderConfig
@@ -28,34 +28,36 @@ def shaken(decoder: TriPlaneDecoder) -> TriPlaneDecoder:
     return decoder.eval().requires_grad_(False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--calls", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+@torch.no_grad()
+def measure(report: Report, config: TriPlaneDecoderConfig, rounds: int, seconds: float) -> None:
+    """Add the table of a decoder in both precisions."""
     torch.manual_seed(0)
-    decoder = shaken(TriPlaneDecoderConfig().build())
+    decoder = shaken(config.build())
     latents = torch.randn(1, 3, 4, 32, 32)
     with FlopCounterMode(display=False) as counter:
         truth = decoder(latents)
+    flops = counter.get_total_flops()
     millions = sum(parameter.numel() for parameter in decoder.parameters()) / 1e6
-    print(
-        f"{millions:.1f} M parameters, {counter.get_total_flops() / 1e9:.0f} GFLOP a call; {arguments.threads} threads"
-    )
-    print("| precision | call s | processor s | largest difference to fp32, in the planes' spread | mean (rms) |")
-    print("|---|---|---|---|---|")
+    columns = ("precision", "ms a call", "GFLOP/s", "difference to fp32, rms, in the planes' spread", "largest")
+    table = report.table("Tri-plane decoder of the paper's size", *columns)
     for dtype in (torch.float32, torch.bfloat16):
-        model = decoder.to(dtype)
-        clock, processor = float("inf"), float("inf")
-        for _ in range(arguments.calls):
-            start, used = time.perf_counter(), time.process_time()
-            planes = model(latents.to(dtype))
-            clock = min(clock, time.perf_counter() - start)
-            processor = min(processor, time.process_time() - used)
-        error = (planes.float() - truth) / truth.std()
-        errors = f"{float(error.abs().max()):.1e} | {float(error.square().mean().sqrt()):.1e}"
-        print(f"| {str(dtype).removeprefix('torch.')} | {clock:.2f} | {processor:.2f} | {errors} |")
+        model, inputs = decoder.to(dtype), latents.to(dtype)
+        error = (model(inputs).float() - truth) / truth.std()
+        times = interleaved({"call": lambda: model(inputs)}, report.clock, rounds=rounds, seconds=seconds)["call"]  # noqa: B023
+        rate = [flops / 1e6 / value for value in times]
+        rms = float(error.square().mean().sqrt())
+        table.add(str(dtype).removeprefix("torch."), times, rate, rms, float(error.abs().max()))
+    table.note(f"{millions:.1f} M parameters, {flops / 1e9:.0f} GFLOP a call, batch 1, random weights.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0, help="per precision, after which no round is started")
+    options = parser.parse_args(arguments)
+    with Report("Tri-plane decoder", options) as report:
+        measure(report, TriPlaneDecoderConfig(), options.rounds, options.seconds)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
-"""Speed of tri-plane sampling and volume rendering on the CPU, as Markdown tables.
+"""Speed of tri-plane sampling and volume rendering on the CPU, as tables.
 
-    python bench/volume.py [--threads 2] [--clock wall]
+    python bench/volume.py [--rounds 5] [--threads 2] [--clock wall] [--json FILE]
 
 Training: forward + backward of 8 objects x 512 rays x 24 samples, planes of 16 channels and 64x64 pixels, one hidden
 layer of 64: the sampling alone for every back end, then whole rays. Inference: one view of 128x128 pixels with 64 + 64
 samples, planes of 32 channels and 128x128 pixels, of an object that fills a sixth of the picture; beside the time, the
-largest difference of a colour to the complete renderer in fp32. Times are medians after one call that may compile; on a
-machine that has other work, ``--clock cpu --threads 1`` counts processor time instead.
+largest difference of a colour to the complete renderer in fp32. The first calls, which may compile, are not counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from tables import Report, bench_parser, interleaved
 from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
@@ -29,23 +26,6 @@ from latent3d.rendering.volume import Field, VolumeConfig, render_rays, render_v
 
 HALF_SIZE = 0.45
 BACKENDS: tuple[Backend, ...] = ("grid_sample", "gather", "numba")
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-class Stopwatch:
-    """Median milliseconds of calls."""
-
-    def __init__(self, clock: str, rounds: int) -> None:
-        self.now, self.rounds = CLOCKS[clock], rounds
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        call()
-        times = []
-        for _ in range(self.rounds):
-            start = self.now()
-            call()
-            times.append(1e3 * (self.now() - start))
-        return statistics.median(times)
 
 
 def field_of(planes: Tensor | TriPlaneRows, network: TriPlaneField, backend: Backend = "auto") -> Field:
@@ -81,8 +61,8 @@ def object_like(channels: int = 32, size: int = 128) -> tuple[Tensor, TriPlaneFi
     return planes[None], network
 
 
-def training_table(watch: Stopwatch) -> None:
-    """Print what the training step pays for."""
+def training_table(report: Report, rounds: int) -> None:
+    """What the training step pays for."""
     objects, count, channels = 8, 512, 16
     planes = torch.randn(objects, 3, channels, 64, 64, requires_grad=True)
     origins = 1.9 * F.normalize(torch.randn(objects, count, 3), dim=-1)
@@ -91,6 +71,10 @@ def training_table(watch: Stopwatch) -> None:
     network = TriPlaneFieldConfig(features=channels).build()
     config, generator = VolumeConfig(coarse=12, guided=12), torch.Generator().manual_seed(0)
     guide = torch.full((objects, count), 1.7)
+
+    @torch.no_grad()
+    def forward(backend: Backend) -> None:
+        sample_triplane(planes, points, HALF_SIZE, backend=backend)
 
     def sample(backend: Backend) -> None:
         sample_triplane(planes, points, HALF_SIZE, backend=backend).sum().backward()
@@ -103,19 +87,24 @@ def training_table(watch: Stopwatch) -> None:
         (out.rgb.sum() + out.alpha.sum()).backward()
         planes.grad = None
 
-    print("| back end | sampling f, ms | sampling f + b | rays f + b, fp32 | rays f + b, bf16 network |")
-    print("|---|---|---|---|---|")
+    calls: dict[tuple[Backend, str], Callable[[], None]] = {}
     for backend in BACKENDS:
-        with torch.no_grad():
-            forward = watch(lambda name=backend: sample_triplane(planes, points, HALF_SIZE, backend=name))
-        times = (forward, watch(lambda name=backend: sample(name)), watch(lambda name=backend: rays(name, False)),
-                 watch(lambda name=backend: rays(name, True)))  # fmt: skip
-        print(f"| {backend} | " + " | ".join(f"{ms:.1f}" for ms in times) + " |", flush=True)
+        calls |= {
+            (backend, "forward"): lambda name=backend: forward(name),
+            (backend, "both"): lambda name=backend: sample(name),
+            (backend, "rays"): lambda name=backend: rays(name, False),
+            (backend, "bf16"): lambda name=backend: rays(name, True),
+        }
+    times = interleaved(calls, report.clock, rounds=rounds)
+    columns = ("back end", "sampling f, ms", "sampling f + b", "rays f + b, fp32", "rays f + b, bf16 network")
+    table = report.table("Tri-planes: training, 8 x 512 rays x 24 samples", *columns)
+    for backend in BACKENDS:
+        table.add(backend, *(times[backend, what] for what in ("forward", "both", "rays", "bf16")))
 
 
 @torch.no_grad()
-def inference_table(watch: Stopwatch) -> None:
-    """Print what one view costs."""
+def inference_table(report: Report, rounds: int) -> None:
+    """What one view costs."""
     planes, network = object_like()
     rows = TriPlaneRows.of(planes)
     pose = torch.eye(4)
@@ -123,45 +112,40 @@ def inference_table(watch: Stopwatch) -> None:
     cameras, config = Cameras.from_fov(pose[None, None], 35.0, 128, 128), VolumeConfig()
     fields = {name: field_of(planes if name == "grid_sample" else rows, network, name) for name in BACKENDS}
     fast = fields["numba"]
-    occupancy = Occupancy.of(fast, 1, HALF_SIZE)
-    expected = render_volume(fields["grid_sample"], cameras, HALF_SIZE, config).rgb
+    grid = Occupancy.of(fast, 1, HALF_SIZE)
 
-    def line(title: str, call: Callable[[], Tensor]) -> None:
-        print(f"| {title} | {watch(call):.0f} | {float((call() - expected).abs().max()):.0e} |", flush=True)
+    def view(field: Field, occupancy: Occupancy | None = None, bf16: bool = False) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return render_volume(field, cameras, HALF_SIZE, config, occupancy=occupancy).rgb
 
-    def half(occupancy: Occupancy | None) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return render_volume(fast, cameras, HALF_SIZE, config, occupancy=occupancy).rgb
-
+    calls = {f"every sample in the box, {name}": lambda f=field: view(f) for name, field in fields.items()} | {
+        "every sample in the box, numba, bf16 network": lambda: view(fast, bf16=True),
+        "by occupancy, numba": lambda: view(fast, grid),
+        "by occupancy, numba, bf16 network": lambda: view(fast, grid, bf16=True),
+    }
+    expected = view(fields["grid_sample"])
+    errors = {name: float((call() - expected).abs().max()) for name, call in calls.items()}
+    once = "the occupancy grid, once per object"
+    times = interleaved(calls | {once: lambda: Occupancy.of(fast, 1, HALF_SIZE)}, report.clock, rounds=rounds)
+    table = report.table("Tri-planes: one view of 128x128", "renderer", "ms", "largest difference")
+    for name, values in times.items():
+        table.add(name, values, errors.get(name))
     samples = cameras.height * cameras.width * (config.coarse + config.fine)
     flops = 2 * (12 * planes.shape[2] + sum(layer.weight.numel() for layer in network.layers))
-    print(f"One view: at most {samples * flops / 1e9:.1f} GFLOP ({samples / 1e6:.1f} M samples of {flops} FLOP).\n")
-    print("| renderer | ms | largest difference |\n|---|---|---|")
-    for name, field in fields.items():
-        line(f"every sample in the box, {name}", lambda f=field: render_volume(f, cameras, HALF_SIZE, config).rgb)
-    line("the same, bf16 network", lambda: half(None))
-    line(
-        "by occupancy, numba",
-        lambda: render_volume(fast, cameras, HALF_SIZE, config, occupancy=occupancy).rgb,
+    table.note(
+        f"At most {samples * flops / 1e9:.1f} GFLOP ({samples / 1e6:.1f} M samples of {flops} FLOP); "
+        f"{float(grid.cells.float().mean()):.0%} of the grid is occupied."
     )
-    line("the same, bf16 network", lambda: half(occupancy))
-    grid = watch(lambda: Occupancy.of(fast, 1, HALF_SIZE))
-    share = float(occupancy.cells.float().mean())
-    print(f"| the occupancy grid, once per object ({share:.0%} of it occupied) | {grid:.0f} | |")
 
 
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    watch = Stopwatch(options.clock, options.rounds)
-    training_table(watch)
-    print()
-    inference_table(watch)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    with Report("Tri-planes", options) as report:
+        training_table(report, options.rounds)
+        inference_table(report, options.rounds)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,19 @@ def ln3diff_shapes(denoiser: Literal["dit", "unet"] = "dit") -> TrainConfig:
         guided=True,
         labels=OBJECT_LABELS,
     )  # fmt: skip
-    return TrainConfig(system=system, stages=ln3diff_shapes_stages(), data=DataConfig(kind="objects", workers=2))
+    return TrainConfig(
+        system=system, stages=ln3diff_shapes_stages(denoiser), data=DataConfig(kind="objects", workers=2)
+    )
 
 
-def ln3diff_shapes_stages() -> tuple[StageConfig, ...]:
+HEARD = {
+    "dit": {"denoiser.classes": 20.0, "denoiser.pooled": 10.0},
+    "unet": {"denoiser.network.class_embedding": 20.0, "denoiser.network.time_embedding.cond_proj": 10.0},
+}
+"""Faster learning of the layers by which classes and pooled vectors enter a denoiser."""
+
+
+def ln3diff_shapes_stages(denoiser: Literal["dit", "unet"] = "dit") -> tuple[StageConfig, ...]:
     """The stages of `ln3diff_shapes` in order, with the budgets of a full run."""
     views = ViewSampling(mode="frames", views=4, novel=2)
     vae = StageConfig(
@@ -83,11 +92,17 @@ def ln3diff_shapes_stages() -> tuple[StageConfig, ...]:
         name="splats", steps=1000, batch_size=4, learning_rate=1e-3, sampling=views,
         loss_weights={"l1": 1.0, "structure": 0.2, "alpha": 0.5, "depth": 0.1},
     )  # fmt: skip
+    conditioner = StageConfig(
+        name="conditioner", steps=2000, batch_size=64, learning_rate=1e-3, autocast="bf16", sampling=views,
+        loss_weights={"contrast": 1.0},
+    )  # fmt: skip
+    # a class is one row of a table and a vector enters by a layer of zeros: at the common rate, both stay far smaller
+    # than the time that they are added to for the whole of a short training
     diffusion = StageConfig(
         name="diffusion", steps=20_000, batch_size=32, learning_rate=5e-4, autocast="bf16", sampling=views,
-        loss_weights={"diffusion": 1.0},
+        loss_weights={"diffusion": 1.0}, lr_multipliers=HEARD[denoiser],
     )  # fmt: skip
-    return vae, mesh, splats, diffusion
+    return vae, mesh, splats, conditioner, diffusion
 
 
 def ln3diff_shapes_tiny(denoiser: Literal["dit", "unet"] = "dit") -> TrainConfig:

@@ -27,7 +27,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("stage", ["vae", "mesh", "splats", "diffusion"])
+@pytest.mark.parametrize("stage", ["vae", "mesh", "splats", "conditioner", "diffusion"])
 def test_each_stage_trains_its_own_parts_and_no_other(batch: ObjectViews, stage: str):
     system = tiny()
     system.finish_stage("vae", batch)

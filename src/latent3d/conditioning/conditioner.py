@@ -92,6 +92,11 @@ class ConditionerConfig(Config):
         odds = dict(zip(KINDS, (self.keep_label, self.keep_text, self.keep_picture), strict=True))
         return tuple(kind for kind in self.kinds if odds[kind] > 0)
 
+    @property
+    def paired(self) -> bool:
+        """Whether encoders of text and picture are both trained here, so that the one can teach the other."""
+        return isinstance(self.text, ByteTextEncoderConfig) and isinstance(self.picture, SmallViTConfig)
+
     def denoiser_fields(self) -> dict[str, Any]:
         """The fields of a denoiser's configuration that say what it is told, for ``replace(**fields)``."""
         readers = [part for part in (self.text, self.picture) if part is not None]
@@ -187,6 +192,21 @@ class Conditioner(nn.Module):
         tokens, pooled = (None, None) if joined is None else (joined.tokens, joined.pooled)
         beside = None if appended is None else appended.tokens
         return Condition(tokens, beside, pooled if self.config.pooled else None, labels)
+
+    def pair(
+        self,
+        captions: Sequence[str],
+        pictures: Float[Tensor, "B 3 H W"],
+        alphas: Float[Tensor, "B 1 H W"] | None = None,
+    ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+        """Pooled vectors of texts and of pictures, which are to agree where both are of one object.
+
+        Raises:
+            ValueError: for a conditioner without one of the two encoders.
+        """
+        if self.text is None or self.picture is None:
+            raise ValueError("a conditioner without both text and picture has no pairs to learn from")
+        return self.text(captions).pooled, self.picture(self._prepared(pictures, alphas, self.picture)).pooled
 
     def _batch(self, labels: Tensor | None, captions: Sequence[str] | None, pictures: Tensor | None) -> int | None:
         given = {

@@ -9,7 +9,8 @@ Y. Lan, F. Hong, S. Zhou et al., "LN3Diff++", arXiv 2403.12019. Read beside figu
                              class, text, picture ──conditioner
 
 Stage ``vae`` trains the first line with the field, ``mesh`` and ``splats`` fine-tune one further decoder each,
-``diffusion`` trains the last line on latents of the frozen encoder.
+``conditioner`` teaches encoders of text and picture that are trained here what goes with what, and ``diffusion`` trains
+the last line on latents of the frozen encoder.
 
 Letters: b = objects, v = views, c = latent channels per plane, f = feature channels per plane, h/w = latent rows and
 columns, H/W = image rows and columns.
@@ -40,6 +41,7 @@ from latent3d.diffusion.samplers import (
 )
 from latent3d.diffusion.schedules import cosine_sigmas, flow_times
 from latent3d.geometry.cameras import Cameras
+from latent3d.memory import in_parts, retried
 from latent3d.rendering.occupancy import Occupancy
 from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
 from latent3d.rendering.volume import Field, VolumeConfig, VolumeRendering, render_volume
@@ -48,11 +50,14 @@ from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
 from latent3d.systems.ln3diff_records import LatentStep, LN3DiffConfig, SampledLatents, stacked_noise
 
-STAGES = ("vae", "mesh", "splats", "diffusion")
+STAGES = ("vae", "mesh", "splats", "conditioner", "diffusion")
 VELOCITY_SAMPLERS = {"euler": sample_flow_euler, "heun": sample_flow_heun, "midpoint": sample_flow_midpoint}
 V_SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
 SIGMA_MAX = 80.0
 """Noise level at which sampling of ``v`` begins."""
+POINTS_AT_ONCE = (1 << 18, 1 << 15)
+"""Points of all objects together that the field is asked for at once at the memory levels `lean` and `leanest`."""
+FEWER_OBJECTS = "make fewer objects at once, or smaller pictures"
 
 __all__ = ["LN3DiffConfig", "LN3DiffSystem", "LatentStep", "SampledLatents"]
 
@@ -115,15 +120,19 @@ class LN3DiffSystem(nn.Module):
             values = self.field(sample_triplane(rows, points, planes.half_size))
             return values.density, values.colors
 
-        return field
+        return lambda points: asked_in_parts(field, points)
 
     def render(self, planes: TriPlane, cameras: Cameras, config: VolumeConfig | None = None) -> VolumeRendering:
         """Objects (b,) as their cameras (b, v) see them; without gradient, empty space is skipped."""
         field, half = self.field_of(planes), planes.half_size
-        occupancy = None
-        if not torch.is_grad_enabled():
-            occupancy = Occupancy.of(field, len(planes.planes), half, device=planes.planes.device)
-        return render_volume(field, cameras, half, config or self.config.volume, occupancy=occupancy)
+
+        def rendered() -> VolumeRendering:
+            occupancy = None
+            if not torch.is_grad_enabled():
+                occupancy = Occupancy.of(field, len(planes.planes), half, device=planes.planes.device)
+            return render_volume(field, cameras, half, config or self.config.volume, occupancy=occupancy)
+
+        return rendered() if torch.is_grad_enabled() else retried(rendered, FEWER_OBJECTS)
 
     # ---- latent diffusion -------------------------------------------------------------------------------------------
 
@@ -187,7 +196,8 @@ class LN3DiffSystem(nn.Module):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def stages(self) -> tuple[str, ...]:
-        """Stages in training order; ``mesh`` and ``splats`` only with such a decoder, ``diffusion`` with a denoiser."""
+        """Stages in training order: ``mesh`` and ``splats`` only with such a decoder, ``conditioner`` with encoders of
+        text and picture that are trained here, ``diffusion`` with a denoiser."""
         return tuple(stage for stage in STAGES if stage == "vae" or self._trained_in(stage))
 
     def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
@@ -210,18 +220,23 @@ class LN3DiffSystem(nn.Module):
             "vae": ("encoder", "decoder", "field", "discriminator", "novel_discriminator"),
             "mesh": ("mesh",),
             "splats": ("splats",),
+            "conditioner": ("conditioner",) if self._pairs else (),
             "diffusion": ("denoiser", "conditioner"),
         }[stage]
         return [name for name in parts if getattr(self, name) is not None]
 
+    @property
+    def _pairs(self) -> bool:
+        return self.config.conditioner is not None and self.config.conditioner.paired
+
     def training_terms(
         self, batch: ObjectViews | ObjectLatents, stage: str, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve ``diffusion`` only."""
-        from latent3d.systems.ln3diff_training import PICTURE_TERMS, diffusion_terms
+        """Named loss terms of a batch of objects, see `ln3diff_training`; latents serve the last two stages only."""
+        from latent3d.systems.ln3diff_training import LATENT_TERMS, PICTURE_TERMS
 
-        if stage == "diffusion":
-            return diffusion_terms(self, batch, generator)
+        if stage in LATENT_TERMS:
+            return LATENT_TERMS[stage](self, batch, generator)
         if isinstance(batch, ObjectLatents):
             raise ValueError(f"stage '{stage}' needs pictures, and data.kind is latents; set it to objects")
         return PICTURE_TERMS[stage](self, batch, generator)
@@ -250,6 +265,12 @@ class LN3DiffSystem(nn.Module):
         return sheet_of(self, batch, stage, generator)
 
 
+def asked_in_parts(field: Field, points: Float[Tensor, "b n 3"]) -> tuple[Tensor, Tensor]:
+    """What a field says of points; from the memory level `lean` on, of a few points of all objects at a time."""
+    lean, leanest = (max(1, count // len(points)) for count in POINTS_AT_ONCE)
+    return in_parts(field, points, lean=lean, leanest=leanest, dim=1)
+
+
 class _Counted:
     """The denoiser as samplers call it, counting calls: velocity of the straight path, or clean latents of VE noise."""
 
@@ -258,8 +279,12 @@ class _Counted:
 
     def __call__(self, latents: Tensor, level: Tensor, cached: Any) -> Tensor:
         self.calls += 1
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.objective == "flow":
-                return self.network(latents, level, cached).float()
-            v = self.network(vp_from_ve(latents, level), time_from_sigma(level), cached).float()
-        return z0_from_v(latents, v, level)
+        flow = self.objective == "flow"
+        inputs, time = (latents, level) if flow else (vp_from_ve(latents, level), time_from_sigma(level))
+
+        def some(inputs: Tensor, cached: Any) -> Tensor:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
+                return self.network(inputs, time, cached).float()
+
+        answer = retried(lambda: in_parts(some, inputs, cached, lean=4, leanest=1), FEWER_OBJECTS)
+        return answer if flow else z0_from_v(latents, answer, level)

@@ -9,16 +9,20 @@ f = feature channels per plane.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
 from latent3d.conditioning.condition import Condition
+from latent3d.conditioning.contrast import similarities
 from latent3d.conditioning.towers import CLIPText
 from latent3d.geometry.cameras import Cameras
+from latent3d.memory import in_parts, recomputed
 from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
 from latent3d.representations.views import Views
-from latent3d.systems.ln3diff import LN3DiffSystem
+from latent3d.systems.ln3diff import LN3DiffSystem, asked_in_parts
 from latent3d.systems.object_losses import kl_divergence
 
 
@@ -33,6 +37,13 @@ def network_pass(system: LN3DiffSystem, stage: str, objects: int, views: int) ->
     Raises:
         ValueError: for a stage that follows surfaces.
     """
+    if stage == "conditioner":
+        assert system.conditioner is not None
+        size = system.config.image_size
+        text, picture = system.conditioner.pair(
+            ["an object"] * objects, torch.zeros(objects, 3, size, size, device=system.latent_mean.device)
+        )
+        return similarities(text, picture).square().mean()
     seen = _blank_views(objects, views, system.config.image_size, system.latent_mean.device)
     if stage == "vae":
         return _autoencoder(system, seen)
@@ -48,16 +59,18 @@ def _autoencoder(system: LN3DiffSystem, views: Views) -> Tensor:
     volume = config.training_volume
     samples = volume.coarse + (volume.guided if config.guided else volume.fine)
     side = min(config.patch, config.render_size or config.image_size)
-    features = repeat(planes.mean((1, 3, 4)), "b f -> b n f", n=config.rendered * side**2 * samples)
-    values = system.field(features.clone())  # of its own in memory, as what is sampled from planes
-    colors = rearrange(values.colors[..., :3], "b (k y x s) c -> b k c y x s", k=config.rendered, y=side, x=side)
+    density, colors = asked_in_parts(
+        partial(_asked, system, planes.mean((1, 3, 4))),
+        planes.new_zeros(len(planes), config.rendered * side**2 * samples, 3),
+    )
+    colors = rearrange(colors[..., :3], "b (k y x s) c -> b k c y x s", k=config.rendered, y=side, x=side)
     pictures = colors.mean(-1)
     truth = torch.zeros_like(pictures)
-    terms = [kl_divergence(posterior.mean, posterior.log_variance), values.density.mean(), pictures.square().mean()]
+    terms = [kl_divergence(posterior.mean, posterior.log_variance), density.mean(), pictures.square().mean()]
     if system.perceptual is not None:
-        terms.append(system.perceptual(pictures, truth))
+        terms.append(recomputed(system.perceptual, pictures, truth))
     if system.discriminator is not None:
-        terms += adversarial_terms(system.discriminator, truth, pictures).values()
+        terms += recomputed(adversarial_terms, system.discriminator, truth, pictures).values()
     if system.novel_discriminator is not None:
         half = (config.rendered + 1) // 2
         terms += novel_view_adversarial(system.novel_discriminator, pictures[:, half:], pictures[:, :half]).values()
@@ -69,7 +82,14 @@ def _diffusion(system: LN3DiffSystem, views: Views) -> Tensor:
     with torch.no_grad():
         clean = system.encode(views, sample=True)
     time = clean.new_full((len(views),), 0.5)
-    return system.denoiser(clean, time, _condition(system, views.images[:, 0])).float().square().mean()
+    condition = _condition(system, views.images[:, 0])
+    return in_parts(system.denoiser, clean, time, condition, lean=None, leanest=1).float().square().mean()
+
+
+def _asked(system: LN3DiffSystem, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """What the field says, of features (b, f) that are repeated for each point as if they were sampled from planes."""
+    values = system.field(repeat(features, "b f -> b n f", n=points.shape[1]).clone())
+    return values.density, values.colors
 
 
 def _condition(system: LN3DiffSystem, pictures: Tensor) -> Condition:

@@ -13,12 +13,14 @@ from einops import rearrange
 from torch import Tensor
 
 from latent3d.conditioning.condition import Condition
+from latent3d.conditioning.contrast import contrastive_loss, similarities
 from latent3d.diffusion.continuous import LinearVP
 from latent3d.diffusion.objectives import flow_matching_loss
 from latent3d.diffusion.parameterization import alpha_and_s, match_leading, time_from_sigma, v_from_noise
 from latent3d.diffusion.schedules import logit_normal_times, lognormal_sigmas
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.object_cameras import orbit
+from latent3d.memory import in_parts, recomputed
 from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
 from latent3d.rendering.volume import VolumeConfig, render_rays
 from latent3d.representations.objects import ObjectLatents, ObjectViews
@@ -70,7 +72,7 @@ def vae_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Genera
         crops = crops.of_given()
     terms = {"kl": losses.kl_divergence(posterior.mean, posterior.log_variance), **picture_terms(system, crops)}
     if system.discriminator is not None:
-        terms |= adversarial_terms(system.discriminator, crops.images, crops.rgb)
+        terms |= recomputed(adversarial_terms, system.discriminator, crops.images, crops.rgb)
     if system.novel_discriminator is not None:
         pair = novel_view_adversarial(system.novel_discriminator, seen, novel)
         terms |= {f"novel_{name}": value for name, value in pair.items()}
@@ -86,7 +88,7 @@ def picture_terms(system: LN3DiffSystem, crops: Crops) -> dict[str, Tensor]:
         "smoothness": losses.depth_smoothness(crops.depth, crops.images, crops.alphas > 0.5),
     }
     if system.perceptual is not None:
-        terms["perceptual"] = system.perceptual(crops.rgb, crops.images)
+        terms["perceptual"] = recomputed(system.perceptual, crops.rgb, crops.images)
     if crops.depths is not None:
         terms["depth"] = losses.scale_shift_depth(crops.depth, crops.depths, crops.depths > 0)
     return terms
@@ -167,16 +169,30 @@ def diffusion_terms(
     return {"diffusion": denoising_error(system, clean, drawn_condition(system, batch, generator), generator)}
 
 
+def conditioner_terms(
+    system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """How badly texts and pictures of the batch find each other. Learnt from the denoiser's error alone, a small
+    encoder of bytes says the same of every text: the error that a caption explains is small beside the noise's."""
+    assert system.conditioner is not None
+    text, picture = system.conditioner.pair(batch.captions, *drawn_pictures(batch, generator))
+    return {"contrast": contrastive_loss(text, picture, batch.captions)}
+
+
+def drawn_pictures(batch: ObjectViews | ObjectLatents, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A picture per object (b, 3, H, W) and its coverage: one of the views, or what stands beside the latents."""
+    if isinstance(batch, ObjectLatents):
+        return batch.images, batch.alphas
+    chosen = batch.views[:, int(torch.randint(batch.shape[1], (), generator=generator))]
+    assert chosen.alphas is not None
+    return chosen.images, chosen.alphas
+
+
 def drawn_condition(system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator) -> Condition:
     """What a training batch is told: of each object a random part of class, caption and one of its pictures."""
     assert system.conditioner is not None
     kinds = system.conditioner.config.taught
-    if isinstance(batch, ObjectLatents):
-        images, alphas = batch.images, batch.alphas
-    else:
-        chosen = batch.views[:, int(torch.randint(batch.shape[1], (), generator=generator))]
-        assert chosen.alphas is not None
-        images, alphas = chosen.images, chosen.alphas
+    images, alphas = drawn_pictures(batch, generator)
     return system.conditioner(
         batch.labels if "label" in kinds else None,
         batch.captions if "text" in kinds else None,
@@ -188,25 +204,32 @@ def drawn_condition(system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, g
 
 def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
     """Mean square error of the velocity (flow, t logit-normal) or of v (variance preserving, ln sigma normal)."""
-    assert system.denoiser is not None
-    config, count = system.config, len(clean)
+    config, count, network = system.config, len(clean), system.denoiser
+    assert network is not None
+
+    def denoise(noisy: Tensor, time: Tensor) -> Tensor:
+        return in_parts(network, noisy, time, condition, lean=None, leanest=1).float()
+
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     draw = {"mean": config.noise_mean, "std": config.noise_std, "generator": generator}
     if config.objective == "flow":
         time = logit_normal_times((count,), **draw).to(clean)  # type: ignore[arg-type]
-        return flow_matching_loss(lambda x, t: system.denoiser(x, t, condition).float(), clean, time, noise)  # type: ignore[misc]
+        return flow_matching_loss(denoise, clean, time, noise)
     if config.process == "lsgm":
         process = LinearVP()
         sigma = process.sigma(process.importance_times((count,), generator=generator)).to(clean)
     else:
         sigma = lognormal_sigmas((count,), **draw).to(clean)  # type: ignore[arg-type]
     alpha, s = (match_leading(level, clean) for level in alpha_and_s(sigma))
-    v = system.denoiser(alpha * clean + s * noise, time_from_sigma(sigma), condition).float()
+    v = denoise(alpha * clean + s * noise, time_from_sigma(sigma))
     return (v - v_from_noise(clean, noise, sigma)).square().mean()
 
 
 PICTURE_TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms}
 """By stage, of those that need pictures of objects."""
+
+LATENT_TERMS = {"conditioner": conditioner_terms, "diffusion": diffusion_terms}
+"""By stage, of those that latents and one picture of each object serve as well."""
 
 
 def sheet_of(
@@ -214,6 +237,8 @@ def sheet_of(
 ) -> dict[str, Tensor]:
     """Rows of pictures of some objects: truth beside reconstruction; or samples, told nothing, the class, the text, or
     the picture that stands in the first row."""
+    if stage == "conditioner":
+        return _finds(system, batch, generator, objects)
     batch = batch[:objects]
     quick = system.config.volume.replace(coarse=32, fine=32)
     if stage == "diffusion":
@@ -229,6 +254,17 @@ def sheet_of(
     if stage == "splats" and system.splats is not None:
         rows["splats"] = system.splats.pictures(planes, system.field_of(planes), last.cameras)[:, 0]
     return rows
+
+
+def _finds(
+    system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, generator: torch.Generator, objects: int
+) -> dict[str, Tensor]:
+    """The picture that belongs to each of some texts, and the one among the batch that the text finds."""
+    assert system.conditioner is not None
+    images, alphas = drawn_pictures(batch, generator)
+    text, picture = system.conditioner.pair(batch.captions, images, alphas)
+    found = similarities(text, picture).argmax(1)[:objects]
+    return {"picture of the text": images[:objects], "picture found": images[found]}
 
 
 def _samples(

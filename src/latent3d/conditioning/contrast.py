@@ -1,4 +1,4 @@
-"""Texts and pictures of the same object say the same: the contrastive objective of CLIP (Radford et al. 2021, figure 3).
+"""Texts and pictures of one object say the same: the contrastive objective of CLIP (Radford et al. 2021, figure 3).
 
 Letters: B = batch, P = width of the pooled vectors.
 """

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "config": set(),
     "optional": set(),
     "hardware": set(),
+    "memory": set(),
     "weights": {"config"},
     "presets": EVERYTHING - {"apps", "presets"},
     "object_presets": EVERYTHING - {"apps", "presets", "object_presets"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "evaluation": SYSTEMS | {"data", "worlds", "weights", "io", "hardware"},
     "apps": EVERYTHING,
 }
-"""Which rooms (packages or top-level modules) each room may import, besides itself, ``config`` and ``optional``."""
+"""Which rooms (packages or top-level modules) each room may import, besides itself, ``config``, ``memory`` and ``optional``."""
 
 PURE = ("geometry", "representations", "rendering", "diffusion", "nn", "conditioning", "autoencoders", "denoisers")
 """Rooms at or below ``systems`` (which is added below): no files, command line, logging or user interface.
@@ -73,7 +74,7 @@ def _imports(path: Path, source: str) -> list[tuple[int, str]]:
 
 def upward_imports(path: Path, source: str) -> list[str]:
     room = _room(path)
-    allowed = MAY_IMPORT[room] | {room, "config", "optional", "__version__"}
+    allowed = MAY_IMPORT[room] | {room, "config", "memory", "optional", "__version__"}
     arrows = []
     for line, name in _imports(path, source):
         parts = name.split(".")

@@ -21,7 +21,10 @@ from torch.nn import functional
 
 from latent3d.autoencoders.blocks import LinearPatches, PooledBlock
 from latent3d.config import Config
+from latent3d.memory import in_parts
 
+PICTURES_AT_ONCE = {"lean": 4, "leanest": 1}
+"""At these memory levels, see `latent3d.memory`."""
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLTemporalDecoder")
 
 
@@ -151,6 +154,11 @@ class ImageVAE(nn.Module):
         return self.config.factor
 
     @property
+    def prefers_channels_last(self) -> bool:
+        """Whether inference is faster in that layout (see `nn.inference`): AutoencoderKL 1.2 to 1.4 times on a CPU."""
+        return self.config.kind == "AutoencoderKL"
+
+    @property
     def latent_channels(self) -> int:
         """C."""
         return self.config.latent_channels
@@ -207,26 +215,34 @@ class ImageVAE(nn.Module):
             )
         batch = images.shape[:-3]
         flat = images.reshape(-1, 3, height, width).to(self.latent_mean.dtype)
-        out = self.network.encode(self._layout(functional.pixel_unshuffle(flat * 2 - 1, self.config.patch_size)))
-        if self.config.kind == "AutoencoderTiny":
-            mean = out.latents.to(images.dtype)
-            std = torch.full_like(mean, self.config.posterior_std)
-        else:
-            mean, std = out.latent_dist.mean.to(images.dtype), out.latent_dist.std.to(images.dtype)
+        mean, std = in_parts(self._moments, flat, **PICTURES_AT_ONCE)
+        mean, std = mean.to(images.dtype), std.to(images.dtype)
         if self.linear is not None:
             mean = mean + self.linear.encode(flat).to(images.dtype)
         return mean.reshape(*batch, *mean.shape[1:]), std.reshape(*batch, *std.shape[1:])
 
+    def _moments(self, flat: Float[Tensor, "n 3 H W"]) -> tuple[Tensor, Tensor]:
+        """What the network says of pictures: mean and standard deviation."""
+        out = self.network.encode(self._layout(functional.pixel_unshuffle(flat * 2 - 1, self.config.patch_size)))
+        if self.config.kind == "AutoencoderTiny":
+            return out.latents, torch.full_like(out.latents, self.config.posterior_std)
+        return out.latent_dist.mean, out.latent_dist.std
+
     def _decode_raw(self, raw: Tensor) -> Tensor:
         batch = raw.shape[:-3]
         flat = self._layout(raw.reshape(-1, *raw.shape[-3:]).to(self.latent_mean.dtype))
-        if self.config.kind == "AutoencoderKLTemporalDecoder":
-            out = self.network.decode(flat, num_frames=batch[-1] if batch else 1).sample
+        if self.config.kind == "AutoencoderKLTemporalDecoder":  # all frames of a video see each other
+            frames = batch[-1] if batch else 1
+            videos = flat.unflatten(0, (-1, frames))
+            out = in_parts(lambda some: self._video(some, frames), videos, lean=len(videos), leanest=1).flatten(0, 1)
         else:
-            out = self.network.decode(flat).sample
+            out = in_parts(lambda some: self.network.decode(some).sample, flat, **PICTURES_AT_ONCE)
         images = functional.pixel_shuffle(out, self.config.patch_size).to(raw.dtype) * 0.5
         images = images + (0.5 if self.linear is None else self.linear.decode(flat).to(raw.dtype))
         return images.reshape(*batch, *images.shape[1:])
+
+    def _video(self, videos: Float[Tensor, "n m C h w"], frames: int) -> Tensor:
+        return self.network.decode(videos.flatten(0, 1), num_frames=frames).sample.unflatten(0, (-1, frames))
 
     def _layout(self, tensor: Tensor) -> Tensor:
         if self.config.kind == "AutoencoderTiny":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from latent3d.config import Config
 from latent3d.geometry.rays import plucker_map
+from latent3d.memory import in_parts
 from latent3d.nn.attention import GatedFeedForward, SelfAttention
 from latent3d.nn.layers import ResBlock2d, group_count, zero_init
 from latent3d.representations.views import Views
@@ -126,7 +127,7 @@ class MultiViewEncoder(nn.Module):
         x = rearrange(self.inputs_of(views), "b v c h w -> (b v) c h w")
         x = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))
         for level in self.levels:
-            x = level(x)
+            x = in_parts(level, x, lean=len(x), leanest=1)
         x = self.middle_in(x)
         if self.transformer is not None:
             x = self.transformer(x, v if self.config.attention == "all" else 1)

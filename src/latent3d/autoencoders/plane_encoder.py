@@ -27,6 +27,7 @@ from latent3d.autoencoders.multiview_encoder import (
 )
 from latent3d.config import Config
 from latent3d.geometry.rays import unproject
+from latent3d.memory import in_parts
 from latent3d.nn.layers import ResBlock2d, fourier_embedding, fourier_width, group_count
 from latent3d.representations.triplane import PLANE_AXES
 from latent3d.representations.views import Views
@@ -106,7 +107,7 @@ class PlaneEncoder(nn.Module):
         x = self.conv_in(planes).unflatten(0, (-1, 3))
         x = (x + self.which.to(x.dtype)).flatten(0, 1)
         for level in self.levels:
-            x = level(x)
+            x = in_parts(level, x, lean=len(x), leanest=1)
         x = self.middle(self.transformer(x, 3))
         moments = self.conv_out(F.silu(self.norm_out(x))).float()
         mean, log_variance = rearrange(moments, "(b p) (m c) h w -> m b p c h w", p=3, m=2).unbind(0)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
+from latent3d.memory import in_parts, recomputed
 from latent3d.nn.attention import AdaLN, FeedForward, SelfAttention, modulate
 from latent3d.nn.layers import ResBlock2d, group_count, sinusoidal_embedding, zero_init
 
@@ -150,7 +151,7 @@ class TriPlaneDecoder(nn.Module):
         else:
             x = x.flatten(0, 1)
             for block in self.blocks:
-                x = block(x)
+                x = recomputed(block, x)
             x = x.unflatten(0, (-1, groups))
         if self.spread is not None:
             x = rearrange(self.spread(x[:, 0]), "b (p d) h w -> b p d h w", p=3)
@@ -161,12 +162,12 @@ class TriPlaneDecoder(nn.Module):
         return planes.unflatten(0, (-1, 3))
 
     def _transform(self, maps: Float[Tensor, "b p d h w"]) -> Float[Tensor, "b p d h w"]:
-        condition = rearrange(maps, "b p d h w -> b p (h w) d")
+        condition = rearrange(maps, "b p d h w -> b p (h w) d").contiguous()  # every block multiplies it
         x = self.position.to(condition.dtype).expand_as(condition)
         if self.config.inject == "input":
             x = x + condition
         for block in self.blocks:
-            x = block(x, condition)
+            x = recomputed(block, x, condition)
         return rearrange(x, "b p (h w) d -> b p d h w", h=self.config.grid)
 
 
@@ -204,6 +205,8 @@ class PlaneBlock(nn.Module):
 class PlaneUpsampler(nn.Module):
     """Feature maps (n, channels, h, w) to planes (n, f, factor h, factor w), as latent diffusion's decoder."""
 
+    prefers_channels_last = True  # at inference on a CPU about 1.2 times faster, see `nn.inference`
+
     def __init__(self, config: PlaneUpsamplerConfig, channels: int) -> None:
         super().__init__()
         widths = [config.width * m for m in reversed(config.multipliers)]
@@ -233,7 +236,8 @@ class PlaneUpsampler(nn.Module):
             x = x + rearrange(self.attention(tokens), "n (h w) c -> n c h w", h=x.shape[-2])
         x = self.middle_out(x)
         for level in self.levels:
-            x = level(x)
+            for layer in level.children():
+                x = in_parts(layer, x, lean=len(x), leanest=1)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 

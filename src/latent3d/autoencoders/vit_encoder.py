@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.autoencoders.multiview_encoder import TriPlanePosterior, soft_clamp
 from latent3d.config import Config
+from latent3d.memory import recomputed
 from latent3d.nn.layers import zero_init
 from latent3d.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from latent3d.representations.views import Views
@@ -120,10 +120,7 @@ class ViTEncoder(nn.Module):
         for number, layer in enumerate(self.network.encoder.layer):
             if number >= first:
                 x = x + self.skips[number - first](torch.cat([x, earlier.pop()], -1))
-            if self.config.checkpointing and torch.is_grad_enabled():
-                x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = recomputed(layer, x, always=self.config.checkpointing)
             if number < len(self.skips):
                 earlier.append(x)
         return self.network.layernorm(x)[:, 1:]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from latent3d.conditioning.condition import NO_LABEL, Condition
 from latent3d.config import Config
+from latent3d.memory import is_lean
 from latent3d.nn.layers import group_count, zero_init
 
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
@@ -148,8 +149,6 @@ class LatentUNet(nn.Module):
             num_class_embeds=config.classes + 1 if config.classes else None,  # the last says nothing
         )
         zero_init(network.conv_out)
-        if config.checkpointing:
-            network.enable_gradient_checkpointing()
         self.network = network
         self.mixing = None
         if config.mixed:
@@ -182,6 +181,7 @@ class LatentUNet(nn.Module):
         if self.config.pooled_dim is not None:
             pooled = _or(condition.pooled, weight.new_zeros(batch, self.config.pooled_dim)).to(weight.dtype)
         tokens = _or(condition.tokens, weight.new_zeros(batch, 1, self.config.context_dim)).to(weight.dtype)
+        self._compute_anew(self.config.checkpointing or is_lean())
         stack = self.network(
             stack_planes(latents).to(weight.dtype),
             1000.0 * time.expand(batch).float(),
@@ -191,6 +191,11 @@ class LatentUNet(nn.Module):
         ).sample
         prediction = unstack_planes(stack).to(latents.dtype)
         return prediction if self.mixing is None else prediction * self.mixing.sigmoid().to(latents.dtype)
+
+    def _compute_anew(self, on: bool) -> None:
+        """Whether the backward pass computes activations anew, which is a setting of the network's blocks."""
+        if self.network.is_gradient_checkpointing != on:
+            (self.network.enable_gradient_checkpointing if on else self.network.disable_gradient_checkpointing)()
 
     def precompute(self, condition: Condition) -> Condition:
         """The condition itself, after a look at its widths; here for the same use as `PlaneDiT.precompute`.

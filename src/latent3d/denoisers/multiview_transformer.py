@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
 from latent3d.denoisers.base import check_inputs, merge_condition, reference_mask
+from latent3d.memory import recomputed
 from latent3d.nn.attention import CrossAttention, FeedForward, SelfAttention, modulate
 from latent3d.nn.layers import (
     NoiseEmbedding,
@@ -208,20 +208,17 @@ class MultiViewTransformer(nn.Module):
             x = x + self.stem_rays(F.pixel_unshuffle(plucker.flatten(0, 1), self.config.downscale))
         x = merge_condition(x, self.condition_in, condition)
         for block in self.stem_blocks:
-            x = block(x, flat_embedding)
+            x = recomputed(block, x, flat_embedding)
 
         tokens, grid = self._tokens(x, noisy.shape[1])
         tokens = tokens + self._codes(tokens, grid, plucker)
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
         for block in self.blocks:
-            if self.config.checkpointing and torch.is_grad_enabled():
-                tokens = torch.utils.checkpoint.checkpoint(block, tokens, modulation, context, use_reentrant=False)
-            else:
-                tokens = block(tokens, modulation, context)
+            tokens = recomputed(block, tokens, modulation, context, always=self.config.checkpointing)
 
         x = x + self._planes(self.unpatchify(self.norm_tokens(tokens)), grid, x.shape[-2:])
         for block in self.head_blocks:
-            x = block(x, flat_embedding)
+            x = recomputed(block, x, flat_embedding)
         return x.unflatten(0, noisy.shape[:2])
 
     def velocity(self, features: Float[Tensor, "B M F h w"]) -> Float[Tensor, "B M C h w"]:

@@ -19,7 +19,6 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from latent3d.conditioning.condition import NO_LABEL, Condition
 from latent3d.config import Config
 from latent3d.denoisers.plane_positions import plane_positions
+from latent3d.memory import recomputed
 from latent3d.nn.attention import AdaLN, CrossAttention, FeedForward, KeysValues, SelfAttention, modulate
 from latent3d.nn.layers import NoiseEmbedding, RMSNorm, zero_init
 
@@ -126,6 +126,16 @@ class CachedCondition:
     vector: Float[Tensor, "b d"]
     context: tuple[KeysValues | None, ...]
     appended: tuple[KeysValues | None, ...]
+
+    def __getitem__(self, index: slice) -> CachedCondition:
+        """Some of the objects; what stands for all of them stays."""
+        if len(self.vector) == 1:
+            return self
+
+        def chosen(pairs: tuple[KeysValues | None, ...]) -> tuple[KeysValues | None, ...]:
+            return tuple(None if pair is None else (pair[0][index], pair[1][index]) for pair in pairs)
+
+        return CachedCondition(self.vector[index], chosen(self.context), chosen(self.appended))
 
 
 class PlaneBlock(nn.Module):
@@ -252,10 +262,7 @@ class PlaneDiT(nn.Module):
         modulation = vector if self.modulation is None else self.modulation(F.silu(vector))
         for block, context, appended in zip(self.blocks, cached.context, cached.appended, strict=True):
             inputs = (x, modulation, _for_batch(context, batch), _for_batch(appended, batch))
-            if self.config.checkpointing and torch.is_grad_enabled():
-                x = torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
-            else:
-                x = block(*inputs)
+            x = recomputed(block, *inputs, always=self.config.checkpointing)
 
         shift, scale = self._last(vector)
         x = self.out(modulate(_rms(x), shift[:, None], scale[:, None]).to(self.patches.weight.dtype))

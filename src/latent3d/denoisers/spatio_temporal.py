@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latent3d.memory import recomputed
 from latent3d.nn.attention import attend
 
 
@@ -59,7 +60,7 @@ def temporal_residual(block: TemporalResnetBlock, x: Float[Tensor, "B c M p"], e
 def residual(block: SpatioTemporalResBlock, x: Float[Tensor, "N c h w"], embedding: Tensor) -> Float[Tensor, "N d h w"]:
     """Spatial residual block on every frame, then the temporal one, blended; embedding (B, M, e)."""
     frames = embedding.shape[1]
-    spatial = block.spatial_res_block(x, embedding.flatten(0, 1))
+    spatial = recomputed(block.spatial_res_block, x, embedding.flatten(0, 1), level="leanest")
     height = spatial.shape[-2]
     stacked = rearrange(spatial, "(B M) c h w -> B c M (h w)", M=frames)
     mixed = blend(block.time_mixer, stacked, temporal_residual(block.temporal_res_block, stacked, embedding))
@@ -128,9 +129,9 @@ def transformer(
     tokens = model.proj_in(rearrange(model.norm(x), "N c h w -> N (h w) c"))
     spatial: Any = model.transformer_blocks[0]
     temporal: Any = model.temporal_transformer_blocks[0]
-    tokens = spatial_block(spatial, tokens, context)
+    tokens = recomputed(spatial_block, spatial, tokens, context, level="leanest")
     over_time = rearrange(tokens, "(B M) p c -> (B p) M c", M=frames) + frame_code
-    over_time = temporal_block(temporal, over_time, context, pose)
+    over_time = recomputed(temporal_block, temporal, over_time, context, pose, level="leanest")
     over_time = rearrange(over_time, "(B p) M c -> (B M) p c", p=height * width)
     tokens = model.proj_out(blend(model.time_mixer, tokens, over_time))
     return x + rearrange(tokens, "N (h w) c -> N c h w", h=height)

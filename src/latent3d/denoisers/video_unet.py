@@ -6,10 +6,10 @@ Letters: B = batch, M = frames, C = latent channels, F = feature channels, h, w 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.utils.checkpoint
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from einops import rearrange
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from latent3d.conditioning.cameras import CameraEncoder
 from latent3d.denoisers.base import check_inputs, merge_condition
 from latent3d.denoisers.spatio_temporal import Pose, residual, transformer
 from latent3d.denoisers.video_unet_config import CameraEncoderConfig, VideoUNetConfig
+from latent3d.memory import recomputed
 from latent3d.nn.layers import zero_init
 from latent3d.nn.lora import LORA_SUFFIXES, add_low_rank
 
@@ -83,7 +84,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         context = self._context(context, noisy)
         embedding = self._embedding(c_noise, noisy.dtype)
         poses = self._poses(plucker)
-        run = _checkpointed if settings.checkpointing and torch.is_grad_enabled() else _plain
+        run = partial(recomputed, always=settings.checkpointing)
         frames = noisy.shape[1]
 
         def level(block: Any, index: int, position: int, x: Tensor) -> Tensor:
@@ -185,14 +186,6 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         tokens = [rearrange(level, "B M c h w -> (B h w) M c") for level in self.camera_encoder(plucker)]
         merges = iter(self.camera_merges)
         return lambda position: Pose(tokens[position], cast(nn.Linear, next(merges)), strength)
-
-
-def _plain(function: Callable, *arguments) -> Tensor:
-    return function(*arguments)
-
-
-def _checkpointed(function: Callable, *arguments) -> Tensor:
-    return torch.utils.checkpoint.checkpoint(function, *arguments, use_reentrant=False)
 
 
 def _remove_cross_attention(network: nn.Module) -> None:

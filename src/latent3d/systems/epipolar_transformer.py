@@ -27,6 +27,7 @@ from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.plane_sweep import plane_sweep_positions
 from latent3d.geometry.rays import plucker_map
+from latent3d.memory import in_parts, recomputed
 from latent3d.nn.attention import attend
 from latent3d.nn.layers import ResBlock2d, fourier_embedding, fourier_width, zero_init
 
@@ -146,7 +147,7 @@ class EpipolarTransformer(nn.Module):
         for attention, block in zip(self.attentions, self.blocks, strict=True):
             tokens = rearrange(x, "(b m) c h w -> b m (h w) c", b=b)
             x = x + rearrange(attention(tokens, lines), "b m (h w) c -> (b m) c h w", h=h, w=w)
-            x = block(x)
+            x = recomputed(block, x)
         return x.unflatten(0, (b, -1))
 
 
@@ -168,23 +169,34 @@ class EpipolarAttention(nn.Module):
         self.out = zero_init(nn.Linear(width, width))
 
     def forward(self, x: Float[Tensor, "b m q c"], lines: EpipolarLines) -> Float[Tensor, "b m q c"]:
-        heads, samples = self.config.heads, self.config.samples
-        b, m, pixels, _ = x.shape
-        n = lines.sources.shape[-1]
-        query, key, value = rearrange(self.qkv(self.norm(x)), "b m q (z e c) -> z b e m q c", z=3, e=heads)
+        heads = self.config.heads
+        query, key, value = rearrange(self.qkv(self.norm(x)), "b m q (z e c) -> z b m e q c", z=3, e=heads)
         code = fourier_embedding(hypotheses(self.config, x.device)[:, None] * 2 - 1, self.config.octaves)
         code_k, code_v = rearrange(self.code(code.to(query.dtype)), "s (z e c) -> z e s c", z=2, e=heads)
         query = query * query.shape[-1] ** -0.5
-        if n == 0:
+        if lines.sources.shape[-1] == 0:
             return self.out(torch.zeros_like(x))
-        scene = torch.arange(b, device=x.device)[:, None, None]
-        key = rearrange(key, "b e m p c -> b m e p c")[scene, lines.sources]  # (b, m, n, e, p, c)
-        value = rearrange(value, "b e m p c -> b m e p c")[scene, lines.sources]
-        products = torch.einsum("bemqc,bmnepc->bmneqp", query, key)
+
+        def look(query: Tensor, sources: Tensor, corners: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+            chosen = EpipolarLines(sources, corners, weights, valid)
+            return self._look(query, key, value, code_k, code_v, chosen)
+
+        parts = lines.sources, lines.corners, lines.weights, lines.valid
+        return self.out(in_parts(look, query, *parts, lean=2, leanest=1, dim=1))
+
+    def _look(
+        self, query: Tensor, key: Tensor, value: Tensor, code_k: Tensor, code_v: Tensor, lines: EpipolarLines
+    ) -> Float[Tensor, "b m q c"]:
+        """What the pixels of some of the views draw from the lines in their sources; keys are of all views."""
+        b, m, heads, pixels, _ = query.shape
+        n, samples = lines.sources.shape[-1], self.config.samples
+        scene = torch.arange(b, device=query.device)[:, None, None]
+        key, value = key[scene, lines.sources], value[scene, lines.sources]  # (b, m, n, e, p, c)
+        products = torch.einsum("bmeqc,bmnepc->bmneqp", query, key)
         corners = repeat(lines.corners, "b m n q t -> b m n e q t", e=heads)
         spread = lines.weights[:, :, :, None].to(products.dtype)
         scores = (products.gather(-1, corners) * spread).unflatten(-1, (samples, 4)).sum(-1)
-        scores = scores + torch.einsum("bemqc,esc->bmeqs", query, code_k)[:, :, None]
+        scores = scores + torch.einsum("bmeqc,esc->bmeqs", query, code_k)[:, :, None]
         scores = scores.float().masked_fill(lines.valid[:, :, :, None] == 0, -torch.inf)
         scores = rearrange(scores, "b m n e q s -> b m e q (n s)")
         null = self.null.float()[None, None, :, None, None].expand(b, m, heads, pixels, 1)
@@ -194,7 +206,7 @@ class EpipolarAttention(nn.Module):
         onto = torch.zeros_like(products).scatter_add(-1, corners, onto)
         mixed = torch.einsum("bmneqp,bmnepc->bmeqc", onto, value)
         mixed = mixed + torch.einsum("bmneqs,esc->bmeqc", weights, code_v)
-        return self.out(rearrange(mixed, "b m e q c -> b m q (e c)"))
+        return rearrange(mixed, "b m e q c -> b m q (e c)")
 
 
 class PlainAttention(nn.Module):

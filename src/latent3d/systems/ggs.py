@@ -20,6 +20,7 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.precision import full_precision
 from latent3d.geometry.rays import plucker_map
 from latent3d.geometry.view_order import path_order
+from latent3d.memory import in_parts, recomputed, retried
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
@@ -44,6 +46,7 @@ from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, Samplin
 from latent3d.systems.origins import origin_of
 from latent3d.systems.splat_decoder import SAME_SURFACE
 
+FEWER_VIEWS = "use fewer views"
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
 
 __all__ = ["Denoised", "GGSConfig", "GGSOutput", "GGSSystem", "SamplingStep", "SceneContext"]
@@ -89,17 +92,17 @@ class GGSSystem(nn.Module):
         role, levels = context.role, self.noise_levels(sigma, context)
         noisy = noisy + role * (context.latents - noisy)
         level = levels[..., None, None, None]
-        features = self.denoiser(
+        features = self.denoise(
             c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, context.tokens,
-            condition=self.condition_of(context),
+            self.condition_of(context),
         )  # fmt: skip
         features = self.epipolar(features, context.lines).float()
         splats, depth = self.head(features, context.cameras, context.known, context.known_share, depth_noise)
 
         cameras = context.cameras if novel is None else Cameras.cat([context.cameras, novel], 1)
+        render = partial(render_gaussians, low_pass=self.config.low_pass_px)
         renders = [
-            render_gaussians(scene, cameras[i].resized(h, w), low_pass=self.config.low_pass_px)
-            for i, scene in enumerate(splats)
+            recomputed(render, scene, cameras[i].resized(h, w), level="leanest") for i, scene in enumerate(splats)
         ]
         rgb, seen, alpha, depth_map = (stack(renders, name) for name in ("rgb", "features", "alpha", "depth"))
         velocity, rendered = self.velocity(
@@ -113,6 +116,14 @@ class GGSSystem(nn.Module):
         z0 = c_skip(level) * noisy + c_out(level) * velocity
         z0 = z0 + role * (context.latents - z0)
         return Denoised(z0, velocity, rendered, features, splats, depth, rgb, alpha, depth_map)
+
+    def denoise(self, *inputs: Tensor | None) -> Float[Tensor, "b m f h w"]:
+        """Features of the denoiser from its inputs in their order, at the leanest memory level scene by scene."""
+
+        def run(noisy: Tensor, reference: Tensor, level: Tensor, plucker: Any, tokens: Any, condition: Any) -> Tensor:
+            return self.denoiser(noisy, reference, level, plucker, tokens, condition=condition)
+
+        return in_parts(run, *inputs, lean=None, leanest=1)
 
     def decode_3d(self, features: Tensor, latents: Tensor, context: SceneContext, depth_map: Tensor) -> list[Gaussians]:
         """D_3D: full-resolution splats of every scene from features at noise level zero and clean latents of all views.
@@ -239,12 +250,13 @@ class GGSSystem(nn.Module):
         """
         config, size = self.config, (self.config.height, self.config.width)
         with torch.autocast(references.images.device.type, torch.bfloat16, enabled=bf16):
-            start = self.begin(references, targets, steps, seed, existing)
+            start = retried(lambda: self.begin(references, targets, steps, seed, existing), FEWER_VIEWS)
             context, order, is_reference = start.context, start.order, start.context.is_reference
             anchor, back, z = start.anchor, start.order.argsort(), start.noisy
 
             def denoise(latents: Tensor, levels: Tensor) -> tuple[Tensor, Denoised]:
-                state = self(latents, levels.amax(-1).clamp_min(config.sigma_min), context)
+                sigma = levels.amax(-1).clamp_min(config.sigma_min)
+                state = retried(lambda: self(latents, sigma, context), FEWER_VIEWS)
                 return state.z0, state
 
             for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
@@ -252,9 +264,9 @@ class GGSSystem(nn.Module):
                 if on_step is not None:
                     splats = step.aux.splats[0].transformed(anchor)
                     full_precision(on_step)(SamplingStep(step.step + 1, steps, splats, step.aux))
-            final = self(z, z.new_full((1,), config.sigma_min), context)
-            full = self.decode_3d(final.features, z, context, final.depth_map)[0]
-            decoded = self.vae.decode(z[0]).float()
+            final = denoise(z, z.new_zeros(1, len(order)))[1]
+            full = retried(lambda: self.decode_3d(final.features, z, context, final.depth_map)[0], FEWER_VIEWS)
+            decoded = retried(lambda: self.vae.decode(z[0]).float(), FEWER_VIEWS)
             pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)
             surface = F.interpolate(final.depth_map[0, is_reference], size=size, mode="bilinear")
             if context.relative is not None:

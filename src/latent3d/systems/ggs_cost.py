@@ -48,7 +48,7 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
     with torch.no_grad():
         system.vae.decode(clean[:, : config.views])
     pixels = images.new_zeros(*features.shape[:2], EVIDENCE_CHANNELS, *images.shape[-2:])
-    return system.decoder.outputs(pixels, features, clean[:, : config.views]).square().mean()
+    return system.decoder.frames(pixels, features, clean[:, : config.views]).square().mean()
 
 
 def _denoise(system: GGSSystem, clean: Tensor, tokens: Tensor | None, posed: bool) -> Tensor:
@@ -58,7 +58,7 @@ def _denoise(system: GGSSystem, clean: Tensor, tokens: Tensor | None, posed: boo
     condition = None
     if posed and config.denoiser.condition_channels:
         condition = clean.new_zeros(b, m, config.denoiser.condition_channels, h, w)
-    return system.denoiser(clean, clean, clean.new_zeros(b, m), plucker, tokens, condition=condition)
+    return system.denoise(clean, clean, clean.new_zeros(b, m), plucker, tokens, condition)
 
 
 def _splat_networks(system: GGSSystem, features: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Letters: b = scenes, m = views, j = novel views, h/w = latent rows and columns, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from latent3d.autoencoders.image_vae import edge_loss
 from latent3d.diffusion.parameterization import c_in, c_noise, v_from_z0
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.rays import unproject
+from latent3d.memory import recomputed
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
@@ -108,9 +110,7 @@ def _velocity_terms(system: GGSSystem, batch: Views, generator: torch.Generator,
         plucker, tokens, condition = context.plucker, context.tokens, system.condition_of(context)
     else:
         tokens = system.embed(batch.images[:, 0])
-    features = system.denoiser(
-        c_in(level) * noisy, clean * (1 - is_target), c_noise(levels), plucker, tokens, condition=condition
-    )
+    features = system.denoise(c_in(level) * noisy, clean * (1 - is_target), c_noise(levels), plucker, tokens, condition)
     velocity = system.denoiser.velocity(features).float()
     truth = v_from_z0(noisy, clean, level)
     error = ((velocity - truth) ** 2 * is_target).sum() / (is_target.sum() * b * clean[0, 0].numel())
@@ -202,8 +202,8 @@ def decoder_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -
     scenes = system.decode_3d(final.features, latents, context, final.depth_map)
     cameras = Cameras.cat([context.cameras, anchored(views, novel.cameras, role)], 1)
     chosen = torch.randperm(batch.shape[1], generator=generator)[: config.render_views]
-    low_pass = config.decoder.low_pass_px
-    renders = [render_gaussians(scene, cameras[i, chosen], low_pass=low_pass) for i, scene in enumerate(scenes)]
+    render = partial(render_gaussians, low_pass=config.decoder.low_pass_px)
+    renders = [recomputed(render, scene, cameras[i, chosen], level="leanest") for i, scene in enumerate(scenes)]
     rgb = stack(renders, "rgb")
     truth = batch.images[:, chosen]
     terms = {

@@ -70,7 +70,7 @@ def _autoencoder(system: LN3DiffSystem, views: Views) -> Tensor:
     if system.perceptual is not None:
         terms.append(recomputed(system.perceptual, pictures, truth))
     if system.discriminator is not None:
-        terms += recomputed(adversarial_terms, system.discriminator, truth, pictures).values()
+        terms += adversarial_terms(system.discriminator, truth, pictures).values()
     if system.novel_discriminator is not None:
         half = (config.rendered + 1) // 2
         terms += novel_view_adversarial(system.novel_discriminator, pictures[:, half:], pictures[:, :half]).values()

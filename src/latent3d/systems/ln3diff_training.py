@@ -72,7 +72,7 @@ def vae_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Genera
         crops = crops.of_given()
     terms = {"kl": losses.kl_divergence(posterior.mean, posterior.log_variance), **picture_terms(system, crops)}
     if system.discriminator is not None:
-        terms |= recomputed(adversarial_terms, system.discriminator, crops.images, crops.rgb)
+        terms |= adversarial_terms(system.discriminator, crops.images, crops.rgb)
     if system.novel_discriminator is not None:
         pair = novel_view_adversarial(system.novel_discriminator, seen, novel)
         terms |= {f"novel_{name}": value for name, value in pair.items()}

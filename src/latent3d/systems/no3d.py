@@ -48,9 +48,9 @@ def denoise_twin(
     role, levels = context.role, system.noise_levels(sigma, context)
     level = levels[..., None, None, None]
     noisy = noisy + role * (context.latents - noisy)
-    features = system.denoiser(
+    features = system.denoise(
         c_in(level) * noisy, context.latents, c_noise(levels), context.plucker, context.tokens,
-        condition=system.condition_of(context),
+        system.condition_of(context),
     )  # fmt: skip
     z0 = c_skip(level) * noisy + c_out(level) * system.denoiser.velocity(features).float()
     return z0 + role * (context.latents - z0)

@@ -24,6 +24,7 @@ from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.precision import full_precision
 from latent3d.geometry.rays import unproject
 from latent3d.geometry.rotations import multiply_quaternions
+from latent3d.memory import in_parts
 from latent3d.nn.layers import ResBlock2d, zero_init
 from latent3d.representations.gaussians import Gaussians
 from latent3d.systems.reference_geometry import PlainBlock, ray_slopes, upsampled
@@ -162,7 +163,8 @@ class SplatDecoder(nn.Module):
             evidence: at image resolution.
             cameras: (b, m).
         """
-        raw = self.outputs(torch.cat([evidence.stacked(), ray_slopes(cameras)], 2), features, latents)
+        pixels = torch.cat([evidence.stacked(), ray_slopes(cameras)], 2)
+        raw = self.frames(pixels, features, latents)
         references = evidence.reference_views
         parts = []
         for views, detail in ((references, self.config.reference_detail), (~references, 1)):
@@ -175,6 +177,15 @@ class SplatDecoder(nn.Module):
         detail = torch.where(is_reference, self.config.reference_detail**2, 1)
         views = torch.cat([is_reference.nonzero()[:, 0], (~is_reference).nonzero()[:, 0]])
         return views.repeat_interleave(height * width * detail[views])
+
+    def frames(
+        self,
+        pixels: Float[Tensor, "b m e H W"],
+        features: Float[Tensor, "b m f h w"],
+        latents: Float[Tensor, "b m c h w"],
+    ) -> Float[Tensor, "b m 14 H W"]:
+        """`outputs`, by leaner memory levels of a few views at a time: they do not see each other here."""
+        return in_parts(self.outputs, pixels, features, latents, lean=4, leanest=1, dim=1)
 
     def outputs(
         self,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
+from latent3d.memory import recomputed
 from latent3d.nn.layers import NoiseEmbedding, ResBlock2d, zero_init
 
 
@@ -63,7 +64,7 @@ class VelocityHead(nn.Module):
         x = self.conv_in(torch.cat([features, alpha, noisy * (level**2 + 1).rsqrt(), role], 1))
         condition = self.noise(0.25 * sigma.log())
         for block in self.blocks:
-            x = block(x, condition)
+            x = recomputed(block, x, condition)
         return base + self.conv_out(x).float(), rendered
 
 

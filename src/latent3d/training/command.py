@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from latent3d.memory import MemoryLevel
 from latent3d.training.config import TrainConfig, apply_overrides
 from latent3d.training.distributed import joined
 from latent3d.training.engine import TrainResult, train
@@ -67,6 +68,7 @@ def train_command(
     threads: int | None = None,
     prior: str | None = None,
     autoencoder: Path | None = None,
+    memory: MemoryLevel | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> TrainResult:
@@ -84,6 +86,7 @@ def train_command(
         threads: CPU threads of PyTorch.
         prior: folder or hub name of a pre-trained video model instead of the preset's; ``none`` for none.
         autoencoder: folder of a pre-trained autoencoder.
+        memory: ``fast``, ``lean`` or ``leanest`` instead of the preset's.
 
     Raises:
         ValueError: unknown preset, stage, setting or device, with the known ones.
@@ -95,6 +98,8 @@ def train_command(
     config = config.replace(data=config.data.replace(**data))
     if seed is not None:
         config = config.replace(seed=seed)
+    if memory is not None:
+        config = config.replace(memory=memory)
     config = with_towers(apply_overrides(config, overrides))
     if threads is not None:
         torch.set_num_threads(threads)

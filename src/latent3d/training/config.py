@@ -19,6 +19,7 @@ from latent3d.data.object_sources import ObjectCameras, ProceduralObjects
 from latent3d.data.scenes import Batch, Stream, WorldStream
 from latent3d.data.shards import BankStream
 from latent3d.data.view_sampling import ViewSampling
+from latent3d.memory import MemoryLevel, check_level
 
 
 @runtime_checkable
@@ -218,6 +219,8 @@ class TrainConfig(Config):
         autoencoder: folder of a pre-trained autoencoder; None for the prior's or one trained here.
         distributed: how several processes (``torchrun``) share a step: ``ddp`` keeps everything in each, ``fsdp``
             splits weights (between steps), gradients, optimiser state and averages.
+        memory: ``fast``, ``lean`` or ``leanest``, with the same results (see `latent3d.memory`). Each stage begins with
+            it, and goes on with a leaner one where it does not fit.
     """
 
     system: Config
@@ -230,8 +233,10 @@ class TrainConfig(Config):
     prior: str | None = None
     autoencoder: str | None = None
     distributed: Literal["ddp", "fsdp"] = "ddp"
+    memory: MemoryLevel = "fast"
 
     def __post_init__(self) -> None:
+        check_level(self.memory)
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a run needs stages of different names, found: {', '.join(names) or 'none'}")

@@ -14,13 +14,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from latent3d.data.scenes import Batch, Stream
+from latent3d.memory import LEVELS, MemoryLevel, NotEnoughMemoryError, is_out_of_memory, retried
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ class Ranks:
         values = values.clone()
         dist.all_reduce(values)
         return values / self.size
+
+    def retried(self, work: Callable[[], T], remedy: str, lowered: Callable[[MemoryLevel], None]) -> T:
+        """`memory.retried`; among several processes one attempt, as the others wait in the middle of theirs.
+
+        Raises:
+            NotEnoughMemoryError: the memory is not enough.
+        """
+        if self.size == 1:
+            return retried(work, remedy, lowered)
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise NotEnoughMemoryError(
+            f"the memory of process {self.rank} is not enough, and several processes cannot go on with less in the "
+            f"middle of a step; start them with a leaner memory ({', '.join(LEVELS)}), or {remedy}"
+        )
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latent3d.data.scenes import Batch, prefetch
+from latent3d.memory import MemoryLevel, NotEnoughMemoryError, memory, release
 from latent3d.training.checkpoints import save_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, Share, Team, whole
@@ -30,6 +31,7 @@ from latent3d.training.optim import (
 from latent3d.training.report import Reporter
 from latent3d.training.sheets import save_sheet
 
+T = TypeVar("T")
 STAGE_SEEDS = 16  # the stages of one run read different streams: stream seed = 16 * seed + stage number
 
 
@@ -139,7 +141,8 @@ class StageLoop:
         stage, run = self.stage, self.run
         share, passes = Share(self.stream, run.ranks), stage.accumulate // run.ranks.size
         batches = prefetch(share, self.step * passes, stage.steps * passes)
-        with closing(batches), run.report.bar(stage.name, stage.steps, self.step) as bar:
+        bar = run.report.bar(stage.name, stage.steps, self.step)
+        with closing(batches), bar, memory(run.config.memory):
             while self.step < stage.steps:
                 late = run.deadline is not None and time.monotonic() >= run.deadline
                 stop_asked, late = run.ranks.agree(run.stop_asked, late)
@@ -166,10 +169,36 @@ class StageLoop:
         stage, ranks = self.stage, self.run.ranks
         rate = stage.learning_rate * learning_rate_factor(self.step, stage)
         set_learning_rate(self.optimizer, rate)
+        taken: list[Batch] = []
+        # spectral norms go on with their power iteration in every pass
+        before = [(buffer, buffer.clone()) for buffer in self.run.model.buffers()]
+
+        def attempt() -> dict[str, float]:
+            for buffer, value in before:
+                buffer.copy_(value)
+            return self._gradients(batches, taken)
+
+        try:
+            values = self._retried(attempt)
+        except NotEnoughMemoryError:
+            if ranks.size == 1:
+                self.save()
+            raise
+        self._check_finite(values)
+        self.optimizer.step()
+        self.ema.update(self.step)
+        weights = stage.weights_at(self.step)
+        return {**values, "learning_rate": rate, **{f"weight/{name}": weights[name] for name in stage.loss_ramps}}
+
+    def _gradients(self, batches: Iterator[tuple[int, Batch]], taken: list[Batch]) -> dict[str, float]:
+        """All passes of a step: gradients, and figures. ``taken`` keeps their batches for a second attempt."""
+        stage, ranks = self.stage, self.run.ranks
         self.optimizer.zero_grad(set_to_none=True)
         passes = []
-        for part in range(ranks.rank, stage.accumulate, ranks.size):
-            _, batch = next(batches)
+        for number, part in enumerate(range(ranks.rank, stage.accumulate, ranks.size)):
+            if number == len(taken):
+                taken.append(next(batches)[1])
+            batch = taken[number]
             with self.team.exchanging(part + ranks.size >= stage.accumulate):
                 key = (self.run.config.seed, 0, self.index, self.step, part)
                 terms = self._terms(batch, key, self.team.terms)
@@ -180,12 +209,20 @@ class StageLoop:
         names = list(passes[0])
         means = [torch.stack([one[name].float() for one in passes]).mean() for name in names]
         figures = ranks.mean(torch.stack([*means, norm.float()]))
-        values = dict(zip([*names, "gradient_norm"], figures.tolist(), strict=True))
-        self._check_finite(values)
-        self.optimizer.step()
-        self.ema.update(self.step)
-        weights = stage.weights_at(self.step)
-        return {**values, "learning_rate": rate, **{f"weight/{name}": weights[name] for name in stage.loss_ramps}}
+        return dict(zip([*names, "gradient_norm"], figures.tolist(), strict=True))
+
+    def _retried(self, work: Callable[[], T]) -> T:
+        """``work()``, again at a leaner memory level where it does not fit. What it draws is seeded within, so that
+        the result is that of a run which had that level from the start."""
+        name = self.stage.name
+        remedy = f"lower {name}.batch_size (and raise {name}.accumulate as much), or the size and number of views"
+        return self.run.ranks.retried(work, f"stage '{name}', step {self.step}: {remedy}", self._lowered)
+
+    def _lowered(self, level: MemoryLevel) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        release()
+        self._row({"memory": level})
+        self.run.report.say(f"step {self.step}: the memory is not enough; going on as '{level}', with the same results")
 
     def _terms(
         self, batch: Batch, key: tuple[int, ...], compute: Callable[[Batch, str, torch.Generator], dict[str, Tensor]]
@@ -262,7 +299,8 @@ class StageLoop:
         self.run.model.eval()
         with self.ema.applied(), self.team.gathered():
             for number in range(self.stage.validate_batches):
-                terms = self._terms(self.fixed_batch(number), (number,), self.run.model.training_terms)
+                batch = self.fixed_batch(number)
+                terms = self._retried(lambda: self._terms(batch, (number,), self.run.model.training_terms))  # noqa: B023
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         self.run.model.train()
@@ -274,10 +312,14 @@ class StageLoop:
         if not hasattr(self.run.model, "sample_sheet"):
             return
         batch = self.fixed_batch(0).to(self.run.device)
-        generator = torch.Generator().manual_seed(self.run.config.seed)
         self.run.model.eval()
+
+        def drawn() -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(self.run.config.seed)
+            return self.run.model.sample_sheet(batch, self.stage.name, generator)
+
         with self.ema.applied(), self.team.gathered():
-            rows = self.run.model.sample_sheet(batch, self.stage.name, generator)
+            rows = self._retried(drawn)
         self.run.model.train()
         if self.run.ranks.main:
             save_sheet(self.run.out / "sheets" / f"{self.index:02d}_{self.stage.name}_{self.step:08d}.png", rows)

@@ -98,9 +98,17 @@ def test_wrong_arguments_are_refused():
         render_gaussians(replace(gaussians, colors=None, harmonics=torch.zeros(6, 3, 3)), cameras)
 
 
-def test_auto_is_numba_here_and_torch_elsewhere(monkeypatch):
+def test_auto_is_numba_here_triton_on_gpus_and_torch_elsewhere(monkeypatch):
     assert splats._choose("auto", torch.device("cpu")) == "numba"
-    assert splats._choose("auto", torch.device("cuda")) == "torch"
+    assert splats._choose("auto", torch.device("mps")) == "torch"
+    monkeypatch.setattr(splats, "_triton_error", lambda device: None)
+    assert splats._choose("auto", torch.device("cuda")) == "triton"
+    splats._say_slow.cache_clear()
+    monkeypatch.setattr(splats, "_triton_error", lambda device: f"no driver for {device}")
+    with pytest.warns(RuntimeWarning, match=r"triton is not usable \(no driver for cuda\)"):
+        assert splats._choose("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(ValueError, match="no driver for cuda"):
+        splats._choose("triton", torch.device("cuda"))
     monkeypatch.setattr(splats, "_numba_error", lambda: "No module named 'numba'")
     splats._say_slow.cache_clear()
     with pytest.warns(RuntimeWarning, match="slower 'torch' back end"):

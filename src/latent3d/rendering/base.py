@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,23 @@ LOW_PASS_PX = 0.3
 """Added to the diagonal of every projected 2D covariance, in square pixels (3DGS; called 0.3 px)."""
 NEAR = 0.01
 """Splats with z-depth at or below this are dropped, in scene units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonOptions:
+    """How the Triton back end multiplies, and whether it may wait for the device.
+
+    Attributes:
+        precision: of the products of channels with weights; alpha, transmittance and depth are float32 always. Relative
+            errors are about 3e-4 for ``"tf32"`` and 2e-3 for ``"bf16"``; ``"tf32x3"`` and ``"ieee"`` keep float32.
+            float64 is computed in float64.
+        entries: room for pairs of splat and tile (8 x 8 pixels, all views together). If None they are counted first,
+            for which the host waits for the device. If given, the host neither waits nor looks at any value, so that
+            the call fits in a CUDA graph: NaN in the input is not looked for, and pictures that need more room are NaN.
+    """
+
+    precision: Literal["tf32", "tf32x3", "ieee", "bf16"] = "tf32"
+    entries: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,18 @@ from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.rendering import splats_gsplat, splats_reference, splats_torch
-from latent3d.rendering.base import LOW_PASS_PX, NEAR, Rendering
+from latent3d.rendering.base import LOW_PASS_PX, NEAR, Rendering, TritonOptions
 from latent3d.rendering.harmonics import view_dependent_colors
 from latent3d.rendering.projection import project_splats
 from latent3d.representations.gaussians import Gaussians
 
-Backend = Literal["auto", "reference", "torch", "numba", "gsplat"]
-BACKENDS: tuple[Backend, ...] = ("auto", "reference", "torch", "numba", "gsplat")
+Backend = Literal["auto", "reference", "torch", "numba", "triton", "gsplat"]
+BACKENDS: tuple[Backend, ...] = ("auto", "reference", "torch", "numba", "triton", "gsplat")
 _SHAPES = {
     "means": (3,), "quaternions": (4,), "scales": (3,), "opacities": (), "colors": (3,), "features": (None,),
     "harmonics": (None, 3),
 }  # fmt: skip
+_TRITON = TritonOptions()
 
 
 def render_gaussians(
@@ -40,6 +41,7 @@ def render_gaussians(
     near: float = NEAR,
     background: Float[Tensor, "*v 3"] | None = None,
     antialiased: bool = False,
+    triton: TritonOptions = _TRITON,
 ) -> Rendering:
     """Splat colours and features of one scene into all cameras at once, differentiably.
 
@@ -50,27 +52,29 @@ def render_gaussians(
     Args:
         gaussians: N splats; N may be 0. Needs no colours or features: depth and alpha are always there.
         cameras: V >= 1 cameras, batch shape (V,).
-        backend: ``"reference"`` (all pairs), ``"torch"`` (tiles, any device), ``"numba"`` (CPU), or ``"auto"``:
-            numba on the CPU when it can be imported, else torch. ``"gsplat"`` (NVIDIA GPUs, at most 32 channels) is
-            another project's, to compare with; `splats_gsplat` tells how it differs.
+        backend: ``"reference"`` (all pairs), ``"torch"`` (tiles, any device), ``"numba"`` (CPU), ``"triton"`` (GPU), or
+            ``"auto"``: numba on the CPU and triton on CUDA devices where they can be used, else torch. ``"gsplat"``
+            (NVIDIA GPUs, at most 32 channels) is another project's, to compare with; `splats_gsplat` tells how it
+            differs.
         low_pass: added to the diagonal of each 2D covariance, in square pixels, > 0.
         near: splats with z-depth at or below this are dropped, in scene units, > 0.
         background: colour (3,) or one per view (V, 3) behind the splats; black if None. Features get none.
         antialiased: lower each opacity by sqrt(det / det after the low-pass), so that sub-pixel splats keep their
             mass (Mip-Splatting, Yu et al. 2024).
+        triton: precision of the Triton back end, and whether it may wait for the device; the others ignore it.
 
     Raises:
         ValueError: for wrong shapes, NaN or infinite values (naming the field), or an unknown or unfit back end.
     """
-    _check(gaussians, cameras, low_pass, near)
     device = gaussians.means.device
     run = _choose(backend, device)
+    _check(gaussians, cameras, low_pass, near, finite=run != "triton" or triton.entries is None)
     with torch.autocast(device_type=device.type, enabled=False):
         dtype = torch.float64 if gaussians.means.dtype == torch.float64 else torch.float32
         gaussians, cameras = gaussians.to(dtype), cameras.to(dtype)
         channels = _channels(gaussians, cameras)
         settings = (cameras.height, cameras.width, float(low_pass), float(near), antialiased)
-        images, depth, alpha = _render(run, gaussians, cameras, channels, settings)
+        images, depth, alpha = _render(run, gaussians, cameras, channels, settings, triton)
         split = 0 if gaussians.colors is None else 3
         rgb = None if gaussians.colors is None else images[:, :split]
         if rgb is not None and background is not None:
@@ -81,7 +85,9 @@ def render_gaussians(
         )
 
 
-def _render(run: str, gaussians: Gaussians, cameras: Cameras, channels: Tensor, settings: tuple):
+def _render(
+    run: str, gaussians: Gaussians, cameras: Cameras, channels: Tensor, settings: tuple, triton: TritonOptions
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run one back end: images, depth and alpha."""
     geometry = (gaussians.means, gaussians.quaternions, gaussians.scales, gaussians.opacities)
     views = (cameras.w2c, cameras.k)
@@ -91,6 +97,12 @@ def _render(run: str, gaussians: Gaussians, cameras: Cameras, channels: Tensor, 
         if not (torch.is_grad_enabled() and any(view.requires_grad for view in views)):
             return splats_numba.render(*geometry, channels, *views, *settings)
         blend = splats_numba.blend
+    elif run == "triton":
+        from latent3d.rendering import splats_triton
+
+        if not (torch.is_grad_enabled() and any(view.requires_grad for view in views)):
+            return splats_triton.render(*geometry, channels, *views, *settings, options=triton)
+        blend = functools.partial(splats_triton.blend, options=triton)
     elif run == "gsplat":
         return splats_gsplat.render(*geometry, channels, *views, *settings)
     else:
@@ -111,13 +123,14 @@ def _channels(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "v_or_1 n
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def _check(gaussians: Gaussians, cameras: Cameras, low_pass: float, near: float) -> None:
+def _check(gaussians: Gaussians, cameras: Cameras, low_pass: float, near: float, *, finite: bool) -> None:
     if len(cameras.shape) != 1 or cameras.shape[0] == 0:
         raise ValueError(f"render_gaussians takes cameras of batch shape (V,), V >= 1, got {tuple(cameras.shape)}")
     if not low_pass > 0 or not near > 0:
         raise ValueError(f"low_pass and near must be positive, got {low_pass} and {near}")
     if gaussians.harmonics is not None and gaussians.colors is None:
         raise ValueError("harmonics are added to colours; give `colors` too")
+    values = {"the cameras' w2c": cameras.w2c, "the cameras' k": cameras.k}
     for field in fields(gaussians):
         value = getattr(gaussians, field.name)
         if value is None:
@@ -128,16 +141,20 @@ def _check(gaussians: Gaussians, cameras: Cameras, low_pass: float, near: float)
         )
         if not matches:
             raise ValueError(f"the splats' {field.name} have shape {tuple(value.shape)}, expected {shape}")
-        _check_finite(value, f"the splats' {field.name}")
-    _check_finite(cameras.w2c, "the cameras' w2c")
-    _check_finite(cameras.k, "the cameras' k")
+        values[f"the splats' {field.name}"] = value
+    if finite:
+        _check_finite(values)
 
 
-def _check_finite(value: Tensor, name: str) -> None:
-    """A finite sum proves finite summands in one pass; only an infinite or NaN one asks for a closer look."""
-    value = value.detach()
-    if not math.isfinite(value.sum(dtype=value.dtype).item()) and not torch.isfinite(value).all():
-        raise ValueError(f"{name} hold NaN or infinite values; nothing was rendered")
+@torch.no_grad()
+def _check_finite(values: dict[str, Tensor]) -> None:
+    """A finite sum proves finite summands in one pass and one answer of the device; else each is looked at closely."""
+    sums = torch.stack([value.sum(dtype=value.dtype).double() for value in values.values()])
+    if math.isfinite(sums.sum().item()):
+        return
+    for name, value in values.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} hold NaN or infinite values; nothing was rendered")
 
 
 def _choose(backend: str, device: torch.device) -> str:
@@ -148,15 +165,18 @@ def _choose(backend: str, device: torch.device) -> str:
             raise ValueError(f"the numba back end renders on the CPU, the splats are on '{device}'; use 'torch'")
         if _numba_error() is not None:
             raise ValueError(f"the numba back end cannot be used ({_numba_error()}); install numba or use 'torch'")
+    if backend == "triton" and _triton_error(device.type) is not None:
+        raise ValueError(f"the triton back end cannot be used ({_triton_error(device.type)}); use 'torch'")
     if backend == "gsplat":
         splats_gsplat.check(device)
     if backend != "auto":
         return backend
-    if device.type != "cpu":
+    if device.type not in ("cpu", "cuda"):
         return "torch"
-    if _numba_error() is None:
-        return "numba"
-    _say_slow()
+    fast, error = ("numba", _numba_error()) if device.type == "cpu" else ("triton", _triton_error(device.type))
+    if error is None:
+        return fast
+    _say_slow(fast, error)
     return "torch"
 
 
@@ -171,9 +191,19 @@ def _numba_error() -> str | None:
 
 
 @functools.cache
-def _say_slow() -> None:
+def _triton_error(device: str) -> str | None:
+    """Why the Triton back end cannot be used with tensors of a type of device, or None if it can."""
+    try:
+        splats_triton = importlib.import_module("latent3d.rendering.splats_triton")
+    except ImportError as error:
+        return str(error)
+    return splats_triton.unusable(device)
+
+
+@functools.cache
+def _say_slow(fast: str, error: str) -> None:
     warnings.warn(
-        f"rendering splats with the slower 'torch' back end: numba is not usable ({_numba_error()}); install numba",
+        f"rendering splats with the slower 'torch' back end: {fast} is not usable ({error}); install {fast}",
         RuntimeWarning,
         stacklevel=4,
     )

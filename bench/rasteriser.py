@@ -1,254 +1,220 @@
-"""Speed and memory of the splatting back ends on the CPU, as a Markdown table and as JSON.
+"""Speed and memory of the splatting back ends on the CPU, beside a compiled C++ version, as tables.
 
-    python bench/rasteriser.py [--threads 2] [--clock wall] [--json FILE] [--case 4096,64,3,4 ...]
+    python bench/rasteriser.py [--threads 2] [--clock wall] [--json FILE] [--case 4096,64,3,4 ...] [--garden FILE]
 
-All back ends render one random cloud (projected sigma about 1 px before the low-pass). Times are of the whole call,
-projection included: forward without gradients, and forward + backward with gradients to means, quaternions, scales,
-opacities and channels, from images, depth and alpha. Repeats are interleaved (every back end once per round), so that a
-busy machine slows all alike; ratios are medians of the rounds' ratios. The first call of a back end, which may compile,
-is not counted. On a machine that has other work, ``--clock cpu --threads 1`` counts processor time instead. Memory is
-the growth of the resident set's peak during one forward + backward pass (Linux only).
+Scenes are random clouds (projected sigma about 1 px before the low-pass), and the real points of the "garden" capture
+(`test_garden.npz` of gsplat's repository) where that file is. Times are of the whole call, projection included:
+forward without gradients, and forward + backward with gradients to means, quaternions, scales, opacities and features
+from features, depth and alpha. Everything that can render a scene takes its turn in every round, so that a busy machine
+slows all alike; ratios are medians of the rounds' ratios. The all-pairs reference renders the smallest cloud only. The
+C++ version (`splats_cpp.cpp`) is built where a compiler is, and is called without the checks and the autograd of
+`render_gaussians`. Memory is the growth of the resident set's peak during one forward + backward pass (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import splats_cpp
 import torch
+from tables import Cell, Report, bench_parser, interleaved, peak_growth, ratio
 
 from latent3d.geometry.cameras import Cameras
-from latent3d.rendering.splats import render_gaussians
+from latent3d.rendering.splats import Backend, render_gaussians
 from latent3d.representations.gaussians import Gaussians
+
+GARDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "garden_points_cameras" / "test_garden.npz"
+REFERENCE_PAIRS = 1 << 26
+"""The reference keeps about 50 bytes of every pair of pixel and splat of all views; it renders no more than these."""
+CPP = "C++"
+COMPARED = (("reference", "numba"), ("torch", "numba"), ("numba", CPP))
+PAUSE = 0.02
+"""Seconds before every call, in which threads that wait for work by spinning go to sleep."""
+LEAVES = ("means", "quaternions", "scales", "opacities", "features")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table: N splats with C channels in V views of S x S pixels."""
+    """N splats with C channels in V views of height x width pixels."""
 
     splats: int
-    size: int
+    height: int
+    width: int
     channels: int
     views: int
 
-    def __str__(self) -> str:
-        return f"{self.splats}, {self.size}², {self.channels}, {self.views}"
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """``4096,64,3,4`` or, for pictures that are not square, ``4096,1920x1080,3,4`` (width first)."""
+        splats, size, channels, views = text.split(",")
+        width, _, height = size.partition("x")
+        return cls(int(splats), int(height or width), int(width), int(channels), int(views))
 
 
-CASES = (
-    Case(4096, 64, 3, 4),
-    Case(4096, 64, 64, 4),
-    Case(16384, 128, 3, 4),
-    Case(16384, 128, 64, 4),
-    Case(65536, 256, 3, 1),
-    Case(65536, 256, 128, 1),
-    Case(100_000, 512, 3, 1),
+CASES = tuple(
+    Case.parse(text)
+    for text in (
+        *("4096,64,3,4", "4096,64,64,4", "16384,128,3,4", "16384,128,64,4", "16384,128,320,4"),
+        *("65536,256,3,1", "65536,256,128,1", "100000,512,3,1", "500000,1920x1080,3,1"),
+    )
 )
-REFERENCE_PAIRS = 1 << 27
-"""The reference keeps all pairs of pixel and splat of all views; beyond this many it is left out."""
-REFERENCE_ROUNDS = 3
 
 
-@dataclass
-class Times:
-    """Milliseconds of every round, and MB."""
+def cloud(case: Case) -> tuple[Gaussians, Cameras]:
+    """A random cloud in a cube, seen from a ring of cameras with a field of view of 50 degrees.
 
-    forward: list[float] = field(default_factory=list)
-    both: list[float] = field(default_factory=list)
-    peak_mb: float | None = None
-
-
-def scene(case: Case) -> tuple[Gaussians, Cameras]:
-    """A random cloud in the unit cube, seen from a ring of cameras with a field of view of 50 degrees."""
+    The cube is as wide as a picture that is higher than wide allows, and stretched sideways as the picture is.
+    """
     g = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=g)
 
-    distance, focal = 3.2, 0.5 * case.size / math.tan(math.radians(25))
+    distance, focal = 3.2, 0.5 * case.height / math.tan(math.radians(25))
     gaussians = Gaussians(
-        means=torch.rand(case.splats, 3, generator=g) * 2 - 1,
+        means=(torch.rand(case.splats, 3, generator=g) * 2 - 1) * torch.tensor([case.width / case.height, 1.0, 1.0]),
         quaternions=normal(case.splats, 4),
         scales=distance / focal * torch.exp(0.4 * normal(case.splats, 3)),
         opacities=torch.sigmoid(1.5 * normal(case.splats)),
         features=normal(case.splats, case.channels),
     )
     angles = torch.arange(case.views) * (2 * math.pi / case.views) + 0.3
-    c2w = torch.eye(4).repeat(case.views, 1, 1)
-    c2w[:, 0, 0], c2w[:, 0, 2], c2w[:, 2, 0], c2w[:, 2, 2] = angles.cos(), -angles.sin(), angles.sin(), angles.cos()
-    c2w[:, :3, 3] = -distance * c2w[:, :3, 2]
-    return gaussians, Cameras.from_fov(c2w, 50.0, case.size, case.size)
+    w2c = torch.eye(4).repeat(case.views, 1, 1)
+    w2c[:, 0, 0], w2c[:, 0, 2], w2c[:, 2, 0], w2c[:, 2, 2] = angles.cos(), angles.sin(), -angles.sin(), angles.cos()
+    w2c[:, 2, 3] = distance
+    k = torch.tensor([[focal, 0, case.width / 2], [0, focal, case.height / 2], [0, 0, 1]]).repeat(case.views, 1, 1)
+    return gaussians, Cameras(w2c, k, case.height, case.width)
 
 
-def passes(case: Case, backend: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Forward, and forward + backward, as functions without arguments."""
-    gaussians, cameras = scene(case)
-    names = ("means", "quaternions", "scales", "opacities", "features")
-    leaves = {name: getattr(gaussians, name).requires_grad_() for name in names}
+def garden(file: Path) -> tuple[Gaussians, Cameras]:
+    """Real points with their colours as features and real cameras; as wide as the mean distance of three neighbours."""
+    from scipy.spatial import cKDTree
+
+    data = np.load(file, allow_pickle=False)
+    points = data["means3d"].astype(np.float64)
+    distances = cKDTree(points).query(points, k=4)[0][:, 1:].mean(1)
+    width = torch.from_numpy(distances).float().clamp(1e-4, float(np.quantile(distances, 0.99)))
+    gaussians = Gaussians(
+        means=torch.from_numpy(data["means3d"]),
+        quaternions=torch.tensor([1.0, 0, 0, 0]).repeat(len(points), 1),
+        scales=width[:, None].repeat(1, 3),
+        opacities=torch.full((len(points),), 0.5),
+        features=torch.from_numpy(data["colors"]).float() / 255,
+    )
+    w2c, k = torch.from_numpy(data["viewmats"]).float(), torch.from_numpy(data["Ks"]).float()
+    return gaussians, Cameras(w2c, k, int(data["height"]), int(data["width"]))
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward, and forward + backward."""
+
+    forward: Callable[[], object]
+    both: Callable[[], object]
+
+
+def passes(gaussians: Gaussians, cameras: Cameras, backend: str, threads: int) -> Passes:
+    """What one back end does with a scene, features only."""
+    leaves = {name: getattr(gaussians, name).detach().requires_grad_() for name in LEAVES}
     gaussians = replace(gaussians, **leaves)
     g = torch.Generator().manual_seed(1)
-    shapes = [(case.views, count, case.size, case.size) for count in (case.channels, 1, 1)]
-    incoming = [torch.randn(shape, generator=g) for shape in shapes]
+    counts = (leaves["features"].shape[1], 1, 1)
+    incoming = [torch.randn(len(cameras), count, cameras.height, cameras.width, generator=g) for count in counts]
+    if backend == CPP:
+        return Passes(
+            lambda: splats_cpp.render(gaussians, cameras, threads=threads),
+            lambda: splats_cpp.render(gaussians, cameras, threads=threads).backward(*incoming),
+        )
+    run = cast(Backend, backend)
 
     def forward() -> None:
         with torch.no_grad():
-            render_gaussians(gaussians, cameras, backend=backend)
+            render_gaussians(gaussians, cameras, backend=run)
 
     def both() -> None:
-        out = render_gaussians(gaussians, cameras, backend=backend)
+        out = render_gaussians(gaussians, cameras, backend=run)
         torch.autograd.grad([out.features, out.depth, out.alpha], list(leaves.values()), incoming)
 
-    return forward, both
+    return Passes(forward, both)
 
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of every round, and MB."""
+
+    forward: list[float]
+    both: list[float]
+    peak_mb: float | None
 
 
-def milliseconds(function: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Time of one call."""
-    start = clock()
-    function()
-    return (clock() - start) * 1e3
-
-
-def _status(key: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"/proc/self/status has no {key}")
-
-
-def peak_growth(function: Callable[[], None]) -> float | None:
-    """MB by which the resident set's peak exceeds its size before the call; None without Linux' counters."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = _status("VmRSS")
-    except OSError:
-        return None
-    function()
-    return max(0.0, _status("VmHWM") - before)
-
-
-def measure(case: Case, rounds: int, seconds: float, clock: Callable[[], float]) -> dict[str, Times]:
-    """Rounds over all back ends that can take the case, at least three, until ``rounds`` or ``seconds`` are used up."""
-    functions = {name: passes(case, name) for name in ("numba", "torch", "reference")}
-    if case.splats * case.size**2 * case.views > REFERENCE_PAIRS:
-        del functions["reference"]
-    times = {name: Times() for name in functions}
-    for name, (_, both) in functions.items():
+def measure(
+    gaussians: Gaussians, cameras: Cameras, names: Sequence[str], report: Report, options: argparse.Namespace
+) -> dict[str, Times]:
+    """Rounds over the back ends; of the reference, which takes seconds, one that is not counted and one that is."""
+    functions = {name: passes(gaussians, cameras, name, options.threads) for name in names}
+    peaks = {}
+    for name, each in functions.items():
         if name != "reference":
-            both()
-        times[name].peak_mb = peak_growth(both)
-    start = clock()
-    for number in range(rounds):
-        if number >= REFERENCE_ROUNDS and clock() - start > seconds:
-            break
-        for name, (forward, both) in functions.items():
-            if name != "reference" or number < REFERENCE_ROUNDS:
-                times[name].forward.append(milliseconds(forward, clock))
-                times[name].both.append(milliseconds(both, clock))
-    return times
+            each.both()
+        peaks[name] = peak_growth(each.both)
+    times: dict[tuple[str, str], list[float]] = {}
+    for slow in (True, False):
+        group = {name: each for name, each in functions.items() if (name == "reference") is slow}
+        calls = {(name, "forward"): each.forward for name, each in group.items()}
+        calls |= {(name, "both"): each.both for name, each in group.items()}
+        rounds = 1 if slow else options.rounds
+        times |= interleaved(calls, report.clock, rounds=rounds, seconds=options.seconds, pause=PAUSE)
+    return {name: Times(times[name, "forward"], times[name, "both"], peaks[name]) for name in names}
 
 
-def ratio(slow: Times | None, fast: Times) -> float | None:
-    """Median over rounds of the ratio of forward + backward times."""
-    if slow is None:
-        return None
-    return statistics.median(s / f for s, f in zip(slow.both, fast.both, strict=False))
+def scenes(options: argparse.Namespace) -> Iterator[tuple[str, Gaussians, Cameras]]:
+    """Kind, splats and cameras of everything to render, made one after the other."""
+    for case in CASES if options.case is None else map(Case.parse, options.case):
+        yield "cloud", *cloud(case)
+    if options.garden.is_file() and options.case is None:
+        yield "garden", *garden(options.garden)
 
 
-def machine(threads: int, clock: str) -> dict[str, object]:
-    """What the figures depend on."""
-    import numba
-
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    return {
-        "processor": model,
-        "logical_cores": os.cpu_count(),
-        "threads": threads,
-        "clock": clock,
-        "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "system": platform.system(),
-    }
-
-
-def summary(values: list[float]) -> dict[str, float | int]:
-    """Median, extremes and number of repeats."""
-    rounded = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {key: round(value, 3) for key, value in rounded.items()} | {"repeats": len(values)}
-
-
-def cell(times: Times | None) -> str:
-    """``forward / both (fastest both)`` in milliseconds."""
-    if times is None:
-        return "not run"
-    forward, both = statistics.median(times.forward), statistics.median(times.both)
-    return f"{forward:.1f} / {both:.1f} ({min(times.both):.1f})"
-
-
-def line(case: Case, times: dict[str, Times]) -> str:
-    """One line of the Markdown table."""
-    factors = [ratio(times.get(name), times["numba"]) for name in ("reference", "torch")]
-    names = ("reference", "torch", "numba")
-    peaks = [times[name].peak_mb if name in times else None for name in names]
-    columns = [
-        str(case),
-        *(cell(times.get(name)) for name in names),
-        *("-" if factor is None else f"{factor:.1f}" for factor in factors),
-        " / ".join("-" if peak is None else f"{peak:.0f}" for peak in peaks),
-    ]
-    return "| " + " | ".join(columns) + " |"
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time of all threads")
-    parser.add_argument("--rounds", type=int, default=15, help="most repeats per case")
-    parser.add_argument("--seconds", type=float, default=8.0, help="time per case after which no round is started")
-    parser.add_argument("--json", type=Path, help="also write the JSON to this file")
-    parser.add_argument("--case", action="append", help="N,S,C,V instead of the default cases; may be repeated")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cases = [Case(*map(int, text.split(","))) for text in arguments.case] if arguments.case else CASES
-    about = machine(arguments.threads, arguments.clock)
-    print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
-    print()
-    print("Milliseconds: forward / forward + backward (fastest), medians. MB: reference / torch / numba.")
-    print()
-    print("| N, image, C, views | reference | torch | numba | reference : numba | torch : numba | peak MB |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    results = []
-    for case in cases:
-        times = measure(case, arguments.rounds, arguments.seconds, CLOCKS[arguments.clock])
-        print(line(case, times), flush=True)
-        backends = {
-            name: {"forward_ms": summary(t.forward), "both_ms": summary(t.both), "peak_mb": t.peak_mb}
-            for name, t in times.items()
-        }
-        factors = {name: ratio(times[name], times["numba"]) for name in times if name != "numba"}
-        results.append({"case": asdict(case), "backends": backends, "times_slower_than_numba": factors})
-    text = json.dumps({"machine": about, "results": results}, indent=1)
-    print()
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    parser = bench_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="most repeats per scene")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time per scene after which no round is started")
+    parser.add_argument("--case", action="append", help="N,SIDE,C,V or N,WxH,C,V instead of all; may be repeated")
+    parser.add_argument("--garden", type=Path, default=GARDEN, help="npz file with real points and cameras")
+    options = parser.parse_args(arguments)
+    head = ("scene", "splats", "image", "channels", "views")
+    without_cpp = splats_cpp.missing()
+    compared: list[tuple[Cell, ...]] = []
+    with Report("Splatting on the CPU", options) as report:
+        table = report.table("Splatting", *head, "back end", "forward, ms", "forward + backward, ms", "peak growth, MB")
+        for kind, gaussians, cameras in scenes(options):
+            channels = cast(torch.Tensor, gaussians.features).shape[1]
+            label = (kind, len(gaussians), f"{cameras.width}x{cameras.height}", channels, len(cameras))
+            pairs = len(gaussians) * cameras.width * cameras.height * len(cameras)
+            names = ["torch", "numba"] if compared or pairs > REFERENCE_PAIRS else ["reference", "torch", "numba"]
+            names += [CPP] if without_cpp is None else []
+            times = measure(gaussians, cameras, names, report, options)
+            for name, each in times.items():
+                table.add(*label, name, each.forward, each.both, each.peak_mb)
+            both = {name: each.both for name, each in times.items()}
+            ratios = [ratio(both[slow], both[fast]) if {slow, fast} <= both.keys() else None for slow, fast in COMPARED]
+            compared.append((*label, *ratios))
+        if without_cpp is not None:
+            table.note(f"{without_cpp[0].upper()}{without_cpp[1:]}.")
+        if not options.garden.is_file():
+            table.note("Real points are left out: --garden names their file, test_garden.npz.")
+        slower = report.table(
+            "Splatting: times slower, forward + backward", *head, *(f"{slow} : {fast}" for slow, fast in COMPARED)
+        )
+        for row in compared:
+            slower.add(*row)
 
 
 if __name__ == "__main__":

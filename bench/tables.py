@@ -174,12 +174,18 @@ def bench_parser(description: str | None, threads: int = 2) -> argparse.Argument
 
 
 def interleaved(
-    calls: Mapping[Name, Callable[[], object]], clock: str = "wall", *, rounds: int = 9, seconds: float = 10.0
+    calls: Mapping[Name, Callable[[], object]],
+    clock: str = "wall",
+    *,
+    rounds: int = 9,
+    seconds: float = 10.0,
+    pause: float = 0.0,
 ) -> dict[Name, list[float]]:
     """Milliseconds of every call, in rounds over all of them, so that a busy machine slows all alike.
 
     The first round, which may compile, is not counted; at least `MIN_ROUNDS` are, until ``rounds`` or ``seconds`` are
-    used up. Ratios are best taken round by round, see `ratio`.
+    used up. Ratios are best taken round by round, see `ratio`. ``pause`` seconds before each call let threads go to
+    sleep that spin while they wait for work.
     """
     now = CLOCKS[clock]
     for call in calls.values():
@@ -190,6 +196,7 @@ def interleaved(
         if done >= MIN_ROUNDS and time.perf_counter() > end:
             break
         for name, call in calls.items():
+            time.sleep(pause)
             start = now()
             call()
             times[name].append(1e3 * (now() - start))

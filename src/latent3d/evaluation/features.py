@@ -8,7 +8,8 @@ follow from a documented byte stream and are the same on every machine. A score 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 RANDOM_CONV_STREAM = b"latent3d random_conv version 1"
-"""The weights of `random_conv` are SHAKE-256 of this, read as bytes b -> (b - 127.5) / 73.9 (unit variance)."""
+"""Names the weights of `random_conv`, see `random_numbers`."""
 RANDOM_CONV_LEVELS = 4
 RANDOM_CONV_WIDTH = 16
 
@@ -90,17 +91,7 @@ def random_conv() -> FeatureExtractor:
     zero mean and answer to edges only. Input (x - 127.5) / 127.5 at its own size, of at least 16 x 16 pixels.
     Distances on these features see palette, contrast, blur and texture, not meaning.
     """
-    shapes = [(RANDOM_CONV_WIDTH, 3 if level == 0 else RANDOM_CONV_WIDTH, 3, 3) for level in range(RANDOM_CONV_LEVELS)]
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    stream = hashlib.shake_256(RANDOM_CONV_STREAM).digest(sum(sizes))
-    values = (torch.tensor(list(stream), dtype=torch.float64) - 127.5) / 73.9
-    weights = []
-    for shape, part in zip(shapes, values.split(sizes), strict=True):
-        weight = part.view(shape)
-        if shape[1] == 3:
-            edges = weight[: RANDOM_CONV_WIDTH // 2]
-            weight = torch.cat([edges - edges.mean((1, 2, 3), keepdim=True), weight[RANDOM_CONV_WIDTH // 2 :]])
-        weights.append((weight / (0.5 * weight[0].numel()) ** 0.5).float())
+    weights, sha256 = random_conv_filters()
 
     def function(images: Tensor) -> Tensor:
         if min(images.shape[-2:]) < 16:
@@ -113,7 +104,28 @@ def random_conv() -> FeatureExtractor:
             x = torch.nn.functional.avg_pool2d(x, 2)
         return torch.cat(out, 1)
 
-    return CallableExtractor("random_conv", hashlib.sha256(stream).hexdigest(), "none (own size)", function)
+    return CallableExtractor("random_conv", sha256, "none (own size)", function)
+
+
+def random_conv_filters() -> tuple[list[Tensor], str]:
+    """The filters of `random_conv`, one tensor (16, inputs, 3, 3) per level, and their sha256."""
+    shapes = [(RANDOM_CONV_WIDTH, 3 if level == 0 else RANDOM_CONV_WIDTH, 3, 3) for level in range(RANDOM_CONV_LEVELS)]
+    weights, sha256 = random_numbers(RANDOM_CONV_STREAM, shapes)
+    edges = weights[0][: RANDOM_CONV_WIDTH // 2]
+    weights[0] = torch.cat([edges - edges.mean((1, 2, 3), keepdim=True), weights[0][RANDOM_CONV_WIDTH // 2 :]])
+    return [(weight / (0.5 * weight[0].numel()) ** 0.5).float() for weight in weights], sha256
+
+
+def random_numbers(stream: bytes, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Tensor], str]:
+    """Numbers of unit variance, float64, that are the same on every machine, and the sha256 of their bytes.
+
+    They are SHAKE-256 of ``stream``, read as bytes b -> (b - 127.5) / 73.9.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    content = hashlib.shake_256(stream).digest(sum(sizes))
+    values = (torch.tensor(list(content), dtype=torch.float64) - 127.5) / 73.9
+    parts = [part.view(shape) for shape, part in zip(shapes, values.split(sizes), strict=True)]
+    return parts, hashlib.sha256(content).hexdigest()
 
 
 def inception(path: str | Path, device: str = "cpu") -> FeatureExtractor:
@@ -126,7 +138,7 @@ def inception(path: str | Path, device: str = "cpu") -> FeatureExtractor:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a TorchScript archive.
     """
-    path = _existing(path, "the TorchScript file inception-2015-12-05.pt")
+    path = existing_file(path, "the TorchScript file inception-2015-12-05.pt")
     try:
         network = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
@@ -135,7 +147,7 @@ def inception(path: str | Path, device: str = "cpu") -> FeatureExtractor:
     def function(images: Tensor) -> Tensor:
         return network(images.to(device), return_features=True).cpu()
 
-    return CallableExtractor("inception", _sha256(path), "inside the network (TF1 bilinear)", function)
+    return CallableExtractor("inception", file_sha256(path), "inside the network (TF1 bilinear)", function)
 
 
 def clip(path: str | Path, device: str = "cpu") -> FeatureExtractor:
@@ -146,7 +158,7 @@ def clip(path: str | Path, device: str = "cpu") -> FeatureExtractor:
     """
     from transformers import CLIPVisionModelWithProjection
 
-    folder, weights = _model_folder(path)
+    folder, weights = model_folder(path)
     network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     network = network.eval().to(device)
     side = network.config.image_size
@@ -155,7 +167,7 @@ def clip(path: str | Path, device: str = "cpu") -> FeatureExtractor:
     def function(images: Tensor) -> Tensor:
         return network(pixel_values=_prepare(images, side, mean, std).to(device)).image_embeds.cpu()
 
-    return CallableExtractor("clip", _sha256(weights), _RESIZE_RULE.format(side=side), function)
+    return CallableExtractor("clip", file_sha256(weights), _RESIZE_RULE.format(side=side), function)
 
 
 def dino(path: str | Path, device: str = "cpu") -> FeatureExtractor:
@@ -166,7 +178,7 @@ def dino(path: str | Path, device: str = "cpu") -> FeatureExtractor:
     """
     from transformers import Dinov2Model
 
-    folder, weights = _model_folder(path)
+    folder, weights = model_folder(path)
     network = Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval().to(device)
     side = 224
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -174,7 +186,7 @@ def dino(path: str | Path, device: str = "cpu") -> FeatureExtractor:
     def function(images: Tensor) -> Tensor:
         return network(pixel_values=_prepare(images, side, mean, std).to(device)).last_hidden_state[:, 0].cpu()
 
-    return CallableExtractor("dino", _sha256(weights), _RESIZE_RULE.format(side=side), function)
+    return CallableExtractor("dino", file_sha256(weights), _RESIZE_RULE.format(side=side), function)
 
 
 def build_extractor(name: str, path: str | Path | None = None) -> FeatureExtractor:
@@ -206,14 +218,16 @@ def _prepare(images: Tensor, side: int, mean: tuple[float, ...], std: tuple[floa
     return (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
 
 
-def _existing(path: str | Path, what: str) -> Path:
+def existing_file(path: str | Path, what: str) -> Path:
+    """The path of a file that is there. Raises FileNotFoundError saying what is wanted."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the path of {what}")
     return path
 
 
-def _model_folder(path: str | Path) -> tuple[Path, Path]:
+def model_folder(path: str | Path) -> tuple[Path, Path]:
+    """A folder in the transformers layout and its weights file. Raises FileNotFoundError."""
     folder = Path(path)
     weights = folder / "model.safetensors"
     if not weights.is_file() or not (folder / "config.json").is_file():
@@ -221,6 +235,7 @@ def _model_folder(path: str | Path) -> tuple[Path, Path]:
     return folder, weights
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

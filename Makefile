@@ -4,6 +4,7 @@
 # `make ablations-ln3diff` does the same for LN3Diff++: the ladder of its autoencoder, and its two kinds of denoiser.
 # `make bench` times the commands, the rasteriser, volume and mesh rendering, the networks, and how cost grows, on this
 # machine's CPU in at most 10 minutes, and writes one report. JOBS is the number of threads.
+# `make bench-gpu` times the rasteriser and the networks of objects on an NVIDIA GPU, gsplat beside them where installed.
 # Needs python3 (3.11 or newer) with venv and pip. PYTHON=... picks another interpreter, VENV=... another folder.
 
 PYTHON ?= python3
@@ -13,6 +14,8 @@ IMAGE ?= examples/room.jpg
 OUT ?= out/demo
 BENCH ?= out/bench
 BENCH_MINUTES ?= 10
+BENCH_GPU ?= out/bench-gpu
+BENCH_GPU_MINUTES ?= 40
 ABLATIONS ?= out/ablations
 ABLATIONS_LN3DIFF ?= out/ablations-ln3diff
 MINUTES ?= 30
@@ -21,7 +24,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo install test lint format bench ablations ablations-ln3diff clean
+.PHONY: demo install test lint format bench bench-gpu ablations ablations-ln3diff clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -72,6 +75,9 @@ ablations: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/report.py --out $(BENCH) --minutes $(BENCH_MINUTES) --threads $(JOBS) $(ARGS)
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python bench/gpu_report.py --out $(BENCH_GPU) --minutes $(BENCH_GPU_MINUTES) $(ARGS)
 
 ablations-ln3diff: $(VENV)/.installed
 	$(BIN)/python bench/ablations_ln3diff.py --out $(ABLATIONS_LN3DIFF) --minutes $(MINUTES) $(ARGS)

@@ -35,7 +35,9 @@ def shaken(config: PlaneDiTConfig) -> PlaneDiT:
 
 
 @torch.no_grad()
-def measure(report: Report, name: str, config: PlaneDiTConfig, rounds: int, seconds: float) -> None:
+def measure(
+    report: Report, name: str, config: PlaneDiTConfig, rounds: int, seconds: float, device: str = "cpu"
+) -> None:
     """Add the table of a network in both precisions."""
     torch.manual_seed(0)
     context = 77 if config.context_layer == "mlp" else 256
@@ -44,8 +46,10 @@ def measure(report: Report, name: str, config: PlaneDiTConfig, rounds: int, seco
         None if config.appended_dim is None else torch.randn(1, config.appended_tokens, config.appended_dim),
         None if config.pooled_dim is None else torch.randn(1, config.pooled_dim),
     )
-    latents, level = torch.randn(1, 3, config.latent_channels, SIDE, SIDE), torch.tensor(0.5)
-    network = shaken(config)
+    condition = condition.to(device)
+    latents = torch.randn(1, 3, config.latent_channels, SIDE, SIDE).to(device)
+    level = torch.tensor(0.5, device=device)
+    network = shaken(config).to(device)
     cost = flops(config, side=SIDE, context=context)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     columns = ("precision", "condition, ms", "ms a call", "GFLOP/s", "difference to fp32")

@@ -57,6 +57,9 @@ PARTS = (
 )
 
 
+TITLE = "Benchmarks of latent3d on the CPU"
+
+
 @dataclass
 class Result:
     """What became of a part.
@@ -97,9 +100,9 @@ def run_part(part: Part, command: Sequence[str], json_file: Path, limit: float) 
     return Result(part, outcome, seconds, about["load_average"], tables, failed)
 
 
-def report_markdown(about: dict[str, Any], results: Sequence[Result], seconds: float, out: Path) -> str:
+def report_markdown(about: dict[str, Any], results: Sequence[Result], seconds: float, out: Path, title: str) -> str:
     """The whole report."""
-    lines = ["# Benchmarks of latent3d on the CPU", "", f"{described(about)}.", ""]
+    lines = [f"# {title}", "", f"{described(about)}.", ""]
     lines += [
         f"Took {seconds:.0f} s. Repeated measurements are given as their median (smallest to largest); the first, "
         "which may compile, is not counted. Things that are compared took turns. The load before every part was "
@@ -116,7 +119,7 @@ def report_markdown(about: dict[str, Any], results: Sequence[Result], seconds: f
     return "\n".join(lines)
 
 
-def write(out: Path, about: dict[str, Any], results: Sequence[Result], seconds: float) -> None:
+def write(out: Path, about: dict[str, Any], results: Sequence[Result], seconds: float, title: str) -> None:
     """Write both files."""
     parts = [
         {
@@ -128,9 +131,9 @@ def write(out: Path, about: dict[str, Any], results: Sequence[Result], seconds: 
         }
         for result in results
     ]
-    values = {"machine": about, "seconds": round(seconds, 1), "parts": parts}
+    values = {"title": title, "machine": about, "seconds": round(seconds, 1), "parts": parts}
     (out / "report.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(report_markdown(about, results, seconds, out), encoding="utf-8")
+    (out / "report.md").write_text(report_markdown(about, results, seconds, out, title), encoding="utf-8")
 
 
 def minutes(seconds: float) -> str:
@@ -139,10 +142,13 @@ def minutes(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s"
 
 
-def run_all(parts: Sequence[Part], out: Path, seconds: float, threads: int) -> bool:
-    """Run the parts within ``seconds`` and write the report after each; whether none failed."""
+def run_all(parts: Sequence[Part], out: Path, seconds: float, threads: int, title: str = TITLE, **more: Any) -> bool:
+    """Run the parts within ``seconds`` and write the report after each; whether none failed.
+
+    ``more`` joins the description of the machine.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    about, results, start = machine(threads), [], time.monotonic()
+    about, results, start = machine(threads) | more, [], time.monotonic()
     for index, part in enumerate(parts):
         left = seconds - (time.monotonic() - start)
         limit = min(part.limit, left)
@@ -158,8 +164,8 @@ def run_all(parts: Sequence[Part], out: Path, seconds: float, threads: int) -> b
         json_file = out / f"{part.name}.json"
         command = [sys.executable, str(BENCH / part.file), "--threads", str(threads), "--json", str(json_file), *own]
         results.append(run_part(part, command, json_file, limit))
-        write(out, about, results, time.monotonic() - start)
-    write(out, about, results, time.monotonic() - start)
+        write(out, about, results, time.monotonic() - start, title)
+    write(out, about, results, time.monotonic() - start, title)
     print(f"\nTook {minutes(time.monotonic() - start)}; the report is {out / 'report.md'}", flush=True)
     return not any(result.failed for result in results)
 

@@ -29,11 +29,11 @@ def shaken(decoder: TriPlaneDecoder) -> TriPlaneDecoder:
 
 
 @torch.no_grad()
-def measure(report: Report, config: TriPlaneDecoderConfig, rounds: int, seconds: float) -> None:
+def measure(report: Report, config: TriPlaneDecoderConfig, rounds: int, seconds: float, device: str = "cpu") -> None:
     """Add the table of a decoder in both precisions."""
     torch.manual_seed(0)
-    decoder = shaken(config.build())
-    latents = torch.randn(1, 3, 4, 32, 32)
+    decoder = shaken(config.build()).to(device)
+    latents = torch.randn(1, 3, 4, 32, 32).to(device)
     with FlopCounterMode(display=False) as counter:
         truth = decoder(latents)
     flops = counter.get_total_flops()

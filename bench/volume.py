@@ -61,16 +61,21 @@ def object_like(channels: int = 32, size: int = 128) -> tuple[Tensor, TriPlaneFi
     return planes[None], network
 
 
-def training_table(report: Report, rounds: int) -> None:
+def backends(device: str) -> tuple[Backend, ...]:
+    """Those of a device."""
+    return BACKENDS if device == "cpu" else tuple(name for name in BACKENDS if name != "numba")
+
+
+def training_table(report: Report, rounds: int, device: str = "cpu") -> None:
     """What the training step pays for."""
     objects, count, channels = 8, 512, 16
-    planes = torch.randn(objects, 3, channels, 64, 64, requires_grad=True)
-    origins = 1.9 * F.normalize(torch.randn(objects, count, 3), dim=-1)
-    directions = F.normalize(0.2 * torch.randn(objects, count, 3) - origins, dim=-1)
-    points = (torch.rand(objects, count * 24, 3) * 2 - 1) * HALF_SIZE
-    network = TriPlaneFieldConfig(features=channels).build()
-    config, generator = VolumeConfig(coarse=12, guided=12), torch.Generator().manual_seed(0)
-    guide = torch.full((objects, count), 1.7)
+    planes = torch.randn(objects, 3, channels, 64, 64).to(device).requires_grad_()
+    origins = 1.9 * F.normalize(torch.randn(objects, count, 3), dim=-1).to(device)
+    directions = F.normalize(0.2 * torch.randn(objects, count, 3).to(device) - origins, dim=-1)
+    points = (torch.rand(objects, count * 24, 3).to(device) * 2 - 1) * HALF_SIZE
+    network = TriPlaneFieldConfig(features=channels).build().to(device)
+    config, generator = VolumeConfig(coarse=12, guided=12), torch.Generator(device).manual_seed(0)
+    guide = torch.full((objects, count), 1.7, device=device)
 
     @torch.no_grad()
     def forward(backend: Backend) -> None:
@@ -81,14 +86,14 @@ def training_table(report: Report, rounds: int) -> None:
         planes.grad = None
 
     def rays(backend: Backend, bf16: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
+        with torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext():
             field = field_of(planes, network, backend)
             out = render_rays(field, origins, directions, HALF_SIZE, config, generator=generator, guide=guide)
         (out.rgb.sum() + out.alpha.sum()).backward()
         planes.grad = None
 
     calls: dict[tuple[Backend, str], Callable[[], None]] = {}
-    for backend in BACKENDS:
+    for backend in backends(device):
         calls |= {
             (backend, "forward"): lambda name=backend: forward(name),
             (backend, "both"): lambda name=backend: sample(name),
@@ -98,35 +103,37 @@ def training_table(report: Report, rounds: int) -> None:
     times = interleaved(calls, report.clock, rounds=rounds)
     columns = ("back end", "sampling f, ms", "sampling f + b", "rays f + b, fp32", "rays f + b, bf16 network")
     table = report.table("Tri-planes: training, 8 x 512 rays x 24 samples", *columns)
-    for backend in BACKENDS:
+    for backend in backends(device):
         table.add(backend, *(times[backend, what] for what in ("forward", "both", "rays", "bf16")))
 
 
 @torch.no_grad()
-def inference_table(report: Report, rounds: int) -> None:
+def inference_table(report: Report, rounds: int, device: str = "cpu") -> None:
     """What one view costs."""
-    planes, network = object_like()
+    planes, network = (each.to(device) for each in object_like())
     rows = TriPlaneRows.of(planes)
-    pose = torch.eye(4)
+    pose = torch.eye(4, device=device)
     pose[2, 3] = -1.9
     cameras, config = Cameras.from_fov(pose[None, None], 35.0, 128, 128), VolumeConfig()
-    fields = {name: field_of(planes if name == "grid_sample" else rows, network, name) for name in BACKENDS}
-    fast = fields["numba"]
-    grid = Occupancy.of(fast, 1, HALF_SIZE)
+    fields = {name: field_of(planes if name == "grid_sample" else rows, network, name) for name in backends(device)}
+    name, fast = list(fields.items())[-1]
+    grid = Occupancy.of(fast, 1, HALF_SIZE, device=device)
 
     def view(field: Field, occupancy: Occupancy | None = None, bf16: bool = False) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             return render_volume(field, cameras, HALF_SIZE, config, occupancy=occupancy).rgb
 
     calls = {f"every sample in the box, {name}": lambda f=field: view(f) for name, field in fields.items()} | {
-        "every sample in the box, numba, bf16 network": lambda: view(fast, bf16=True),
-        "by occupancy, numba": lambda: view(fast, grid),
-        "by occupancy, numba, bf16 network": lambda: view(fast, grid, bf16=True),
+        f"every sample in the box, {name}, bf16 network": lambda: view(fast, bf16=True),
+        f"by occupancy, {name}": lambda: view(fast, grid),
+        f"by occupancy, {name}, bf16 network": lambda: view(fast, grid, bf16=True),
     }
     expected = view(fields["grid_sample"])
     errors = {name: float((call() - expected).abs().max()) for name, call in calls.items()}
     once = "the occupancy grid, once per object"
-    times = interleaved(calls | {once: lambda: Occupancy.of(fast, 1, HALF_SIZE)}, report.clock, rounds=rounds)
+    times = interleaved(
+        calls | {once: lambda: Occupancy.of(fast, 1, HALF_SIZE, device=device)}, report.clock, rounds=rounds
+    )
     table = report.table("Tri-planes: one view of 128x128", "renderer", "ms", "largest difference")
     for name, values in times.items():
         table.add(name, values, errors.get(name))

@@ -57,15 +57,17 @@ def render(
     low_pass: float,
     near: float,
     antialiased: bool,
+    channels_max: int = CHANNELS_MAX,
 ) -> tuple[Float[Tensor, "v c h w"], Float[Tensor, "v 1 h w"], Float[Tensor, "v 1 h w"]]:
-    """Images, expected depth and alpha by ``gsplat.rasterization``, with gradients to all but ``k``.
+    """Images, expected depth and alpha, with gradients to all but ``k``.
 
     Raises:
-        ValueError: for more than 32 channels, another dtype than float32, or intrinsics that need a gradient.
+        ValueError: for more than ``channels_max`` channels (benchmarks allow more than gsplat blends at once), another
+            dtype than float32, or intrinsics that need a gradient.
     """
     count = channels.shape[-1]
-    if count > CHANNELS_MAX:
-        raise ValueError(f"the gsplat back end takes at most {CHANNELS_MAX} channels, found {count}; use 'torch'")
+    if count > channels_max:
+        raise ValueError(f"the gsplat back end takes at most {channels_max} channels, found {count}; use 'torch'")
     if means.dtype != torch.float32:
         raise ValueError(f"the gsplat back end computes in float32, the splats are {means.dtype}; use 'torch'")
     if torch.is_grad_enabled() and k.requires_grad:
@@ -88,7 +90,7 @@ def render(
         packed=False,
         render_mode="RGB+D",
         rasterize_mode="antialiased" if antialiased else "classic",
-        channel_chunk=CHANNELS_MAX + 1,  # the depth is one channel more, and all go in one piece
+        channel_chunk=CHANNELS_MAX + 1,  # the depth is one channel more, and up to 32 go in one piece with it
     )
     colors, alphas = (rearrange(image, "v h w c -> v c h w").contiguous() for image in (colors, alphas))
     return colors[:, :count], colors[:, -1:] / alphas.clamp_min(LEAST_ALPHA), alphas

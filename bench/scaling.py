@@ -11,6 +11,7 @@ matplotlib: pip install 'latent3d[bench]'.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +146,7 @@ def measure(report: Report, axis: Axis, seconds: float) -> list[Curve]:
         times = interleaved(calls, report.clock, rounds=15, seconds=seconds)
         table.add(size, *times.values())
         for name, values in times.items():
-            medians[name].append(sorted(values)[len(values) // 2])
+            medians[name].append(statistics.median(values))
     curves = [Curve(axis.name, name, axis.sizes, tuple(values)) for name, values in medians.items()]
     table.note(
         "Cost grows as "
@@ -153,6 +154,14 @@ def measure(report: Report, axis: Axis, seconds: float) -> list[Curve]:
         + ", fitted to the larger sizes."
     )
     return curves
+
+
+def short(size: int) -> str:
+    """1024 as 1k."""
+    for unit, letter in ((2**20, "M"), (2**10, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{letter}"
+    return str(size)
 
 
 def draw(curves: Sequence[Curve], path: Path, title: str) -> None:
@@ -166,7 +175,7 @@ def draw(curves: Sequence[Curve], path: Path, title: str) -> None:
     except ModuleNotFoundError as error:
         raise SystemExit("the picture needs matplotlib; add it with: pip install 'latent3d[bench]'") from error
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = list(dict.fromkeys(curve.axis for curve in curves))
     columns = min(3, len(names))
@@ -181,8 +190,15 @@ def draw(curves: Sequence[Curve], path: Path, title: str) -> None:
         sizes, last = shown[0].sizes, shown[0].ms[-1]
         panel.loglog(sizes, [last * size / sizes[-1] for size in sizes], ":", color="0.6", lw=1, label="slope 1")
         panel.set(xlabel=name, ylabel="ms")
-        panel.set_ylim(min(min(curve.ms) for curve in shown) / 2.5, max(max(curve.ms) for curve in shown) * 1.5)
-        panel.grid(True, which="major", lw=0.4, color="0.85")
+        panel.set_ylim(min(min(curve.ms) for curve in shown) / 3, max(max(curve.ms) for curve in shown) * 1.6)
+        panel.set_xticks(sizes, [short(size) for size in sizes])
+        panel.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1, 2, 5) if max(shown[0].ms) < 200 * min(shown[0].ms) else (1,))
+        )
+        panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda ms, _: f"{ms:g}"))
+        panel.minorticks_off()
+        panel.tick_params(labelsize=8)
+        panel.grid(True, which="major", lw=0.4, color="0.88")
         panel.legend(fontsize=7.5, frameon=False, loc="lower right")
     for panel in panels.flat[len(names) :]:
         panel.axis("off")
@@ -207,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.only is None or axis.name in options.only:
                 curves += measure(report, axis, options.seconds)
                 if options.picture is not None:
-                    about = f"{report.machine['processor']}, {options.threads} threads"
+                    about = f"{report.machine['processor']}, threads: {options.threads}"
                     draw(curves, options.picture, f"Milliseconds, {about}")
 
 

@@ -96,6 +96,9 @@ class FieldValues:
 class TriPlaneField(nn.Module):
     """Fully connected network with ``layers`` hidden layers and one output layer: raw value, colours, extra outputs."""
 
+    density_shift = DENSITY_SHIFT
+    color_margin = COLOR_MARGIN
+
     def __init__(self, config: TriPlaneFieldConfig) -> None:
         super().__init__()
         self.config = config

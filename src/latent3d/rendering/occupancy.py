@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,6 +24,7 @@ from latent3d.rendering.ray_samples import (
     stratified,
     wide,
 )
+from latent3d.rendering.triplane_radiance import TriPlaneRadiance
 
 EMPTY_DENSITY = 1e-3
 """Density per scene unit below which a cell counts as empty; over a length L, a ray loses at most L times this."""
@@ -74,10 +74,14 @@ class Occupancy:
             device: of the points.
         """
         middles = ((torch.arange(resolution, device=device) + 0.5) * (2 / resolution) - 1) * half_size
-        points = torch.cartesian_prod(middles, middles, middles)
-        parts = [wide(field(part.expand(objects, -1, -1))[0]) for part in points.split(max(1, QUERY_POINTS // objects))]
-        density = rearrange(torch.cat(parts, 1), "b (x y z) -> b 1 x y z", x=resolution, y=resolution)
-        return cls(F.max_pool3d(density, 3, stride=1, padding=1)[:, 0] >= empty_density, half_size)
+        if isinstance(field, TriPlaneRadiance) and field.compiled(middles):
+            density = field.grid_density(middles)
+        else:
+            size = max(1, QUERY_POINTS // objects)
+            points = torch.cartesian_prod(middles, middles, middles).split(size)
+            parts = [wide(field(part.expand(objects, -1, -1))[0]) for part in points]
+            density = rearrange(torch.cat(parts, 1), "b (x y z) -> b x y z", x=resolution, y=resolution)
+        return cls(_grown(density >= empty_density), half_size)
 
     def at(self, points: Float[Tensor, "b r s 3"]) -> Bool[Tensor, "b r s"]:
         """Whether points inside the box are in occupied cells."""
@@ -97,6 +101,16 @@ class Occupancy:
         """Whether any of ``count`` even samples of each ray is in an occupied cell."""
         points = points_along(origins, directions, stratified(near, far, count), self.half_size)
         return self.at(points).any(-1) & (far > near)
+
+
+def _grown(cells: Bool[Tensor, "b g g g"]) -> Bool[Tensor, "b g g g"]:
+    """With the 26 neighbours of every occupied cell."""
+    for axis in (1, 2, 3):
+        grown, last = cells.clone(), cells.shape[axis] - 1
+        grown.narrow(axis, 0, last).logical_or_(cells.narrow(axis, 1, last))
+        grown.narrow(axis, 1, last).logical_or_(cells.narrow(axis, 0, last))
+        cells = grown
+    return cells
 
 
 @torch.no_grad()

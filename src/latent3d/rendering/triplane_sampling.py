@@ -108,11 +108,11 @@ def _choose(backend: str, device: torch.device, prepared: bool) -> str:
         return backend
     if device.type != "cpu":
         return "grid_sample"
-    return "numba" if _have_numba() else "gather" if prepared else "grid_sample"
+    return "numba" if have_numba() else "gather" if prepared else "grid_sample"
 
 
 @functools.cache
-def _have_numba() -> bool:
+def have_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 

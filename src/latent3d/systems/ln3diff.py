@@ -43,7 +43,8 @@ from latent3d.diffusion.schedules import cosine_sigmas, flow_times
 from latent3d.geometry.cameras import Cameras
 from latent3d.memory import in_parts, retried
 from latent3d.rendering.occupancy import Occupancy
-from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
+from latent3d.rendering.triplane_radiance import TriPlaneRadiance
+from latent3d.rendering.triplane_sampling import TriPlaneRows
 from latent3d.rendering.volume import Field, VolumeConfig, VolumeRendering, render_volume
 from latent3d.representations.objects import ObjectLatents, ObjectViews
 from latent3d.representations.triplane import TriPlane
@@ -112,15 +113,9 @@ class LN3DiffSystem(nn.Module):
         """Feature planes of latents as the encoder gives them."""
         return TriPlane(self.decoder(raw), self.config.half_size)
 
-    def field_of(self, planes: TriPlane) -> Field:
+    def field_of(self, planes: TriPlane) -> TriPlaneRadiance:
         """Density and colour of b objects as a function of points (b, n, 3)."""
-        rows = TriPlaneRows.of(planes.planes)
-
-        def field(points: Tensor) -> tuple[Tensor, Tensor]:
-            values = self.field(sample_triplane(rows, points, planes.half_size))
-            return values.density, values.colors
-
-        return lambda points: asked_in_parts(field, points)
+        return TriPlaneRadiance(TriPlaneRows.of(planes.planes), planes.half_size, self.field, asked=asked_in_parts)
 
     def render(self, planes: TriPlane, cameras: Cameras, config: VolumeConfig | None = None) -> VolumeRendering:
         """Objects (b,) as their cameras (b, v) see them; without gradient, empty space is skipped."""

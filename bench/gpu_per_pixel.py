@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from latent3d.rendering.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 from latent3d.rendering.projection import LEAST_ALPHA, ProjectedSplats, tile_rectangles
+from latent3d.rendering.splats_triton_order import order_entries
 
 CHUNK = 32
 """Channels of one launch."""
@@ -34,8 +35,11 @@ LOW, HIGH, STOP = tl.constexpr(ALPHA_MIN), tl.constexpr(ALPHA_MAX), tl.constexpr
 
 def blend(projected: ProjectedSplats, channels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `splats_reference.blend`: images (V, C, H, W), expected depth and alpha (V, 1, H, W), float32 only."""
-    starts, entries = bins(projected, height, width)
     views, count = projected.depths.shape
+    grid = (-(-width // TILE.value), -(-height // TILE.value))
+    # lists as in the Triton back end, tiles of twice the side: sorting is no part of the comparison
+    rects = tile_rectangles(projected, height, width, TILE.value)
+    entries, starts, _, _ = order_entries(rects, projected.depths.detach(), grid, None)
     # one more channel, the depth, which differs from view to view: gsplat, too, then copies all channels for each
     values = torch.cat([channels.expand(views, count, -1), projected.depths[..., None]], -1)
     images, alphas = [], []
@@ -47,29 +51,6 @@ def blend(projected: ProjectedSplats, channels: Tensor, height: int, width: int)
         alphas.append(alpha)
     image, alpha = torch.cat(images, -1).permute(0, 3, 1, 2), alphas[0][:, None]
     return image[:, :-1], image[:, -1:] / alpha.clamp_min(LEAST_ALPHA), alpha
-
-
-@torch.no_grad()
-def bins(projected: ProjectedSplats, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """First entry of each tile (V tiles + 1), and rows of (V N) by tile, then depth, then index; both int32.
-
-    As in gsplat one key of 64 bits is sorted: the tile, and the bits of the depth, which order as positive floats do.
-    """
-    rects = tile_rectangles(projected, height, width, TILE.value).reshape(-1, 4).long()
-    views, count = projected.depths.shape
-    device = rects.device
-    columns, rows = -(-width // TILE.value), -(-height // TILE.value)
-    across = rects[:, 2] - rects[:, 0]
-    touched = across * (rects[:, 3] - rects[:, 1])
-    splats = torch.repeat_interleave(torch.arange(views * count, device=device), touched)
-    local = torch.arange(len(splats), device=device) - (touched.cumsum(0) - touched)[splats]
-    row = local // across[splats]
-    tile = (rects[splats, 1] + row) * columns + rects[splats, 0] + local - row * across[splats]
-    tile = tile + splats // max(count, 1) * (rows * columns)
-    depth_bits = projected.depths.detach().reshape(-1).view(torch.int32)[splats].long()
-    key, order = torch.sort(tile << 32 | depth_bits, stable=True)
-    edges = torch.arange(views * rows * columns + 1, device=device)
-    return torch.searchsorted(key >> 32, edges).int(), splats[order].int()
 
 
 class _PerPixel(torch.autograd.Function):
@@ -84,7 +65,7 @@ class _PerPixel(torch.autograd.Function):
         alpha = values.new_empty(views, height, width)
         last = torch.empty(views, height, width, dtype=torch.int32, device=values.device)
         grid = (views * rows * columns * STRIPS.value,)
-        sizes = (height, width, columns, rows * columns, channels)
+        sizes = (means.shape[1], height, width, columns, rows * columns, channels)
         forward_strip[grid](means, conics, opacities, values, starts, entries, image, alpha, last, *sizes, num_warps=1)
         ctx.save_for_backward(means, conics, opacities, values, starts, entries, alpha, last)
         ctx.grid, ctx.sizes = grid, sizes
@@ -104,13 +85,13 @@ class _PerPixel(torch.autograd.Function):
 
 @triton.jit
 def pixels(strip, columns, tiles, height, width):
-    """Tile, coordinates, place in (V, H, W) and presence of the strip's pixels."""
+    """Tile, view, and coordinates, place in (V, H, W) and presence of the strip's pixels."""
     tile = strip // STRIPS
     view, place, lane = tile // tiles, tile % tiles, tl.arange(0, WARP)
     x = (place % columns) * TILE + lane % TILE
     y = (place // columns) * TILE + (strip % STRIPS) * (WARP // TILE) + lane // TILE
     inside = (x < width) & (y < height)
-    return tile, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5, (view * height + y) * width + x, inside
+    return tile, view, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5, (view * height + y) * width + x, inside
 
 
 @triton.jit
@@ -126,10 +107,10 @@ def response(means, conics, opacities, row, x, y):
 @triton.jit
 def forward_strip(
     means, conics, opacities, values, starts, entries, image, alphas, lasts,
-    height, width, columns, tiles, C: tl.constexpr,
+    count, height, width, columns, tiles, C: tl.constexpr,
 ):  # fmt: skip
     """Front to back until every pixel is opaque or the tile's splats are used up."""
-    tile, x, y, pixel, inside = pixels(tl.program_id(0), columns, tiles, height, width)
+    tile, view, x, y, pixel, inside = pixels(tl.program_id(0), columns, tiles, height, width)
     total = ()
     for _c in tl.static_range(C):
         total = total + (tl.zeros([WARP], tl.float32),)  # noqa: RUF005
@@ -139,7 +120,7 @@ def forward_strip(
     any_live = tl.max(live, 0)
     entry, end = tl.load(starts + tile), tl.load(starts + tile + 1)
     while (entry < end) & (any_live > 0):
-        row = tl.load(entries + entry)
+        row = view * count + tl.load(entries + entry)
         raw = response(means, conics, opacities, row, x, y)[0]
         counts = (raw >= LOW) & (live > 0)
         if tl.max(counts.to(tl.int32), 0) > 0:
@@ -165,10 +146,11 @@ def forward_strip(
 @triton.jit
 def backward_strip(
     means, conics, opacities, values, starts, entries, alphas, lasts, d_image, d_alphas,
-    d_means, d_conics, d_opacities, d_values, height, width, columns, tiles, C: tl.constexpr,
+    d_means, d_conics, d_opacities, d_values,
+    count, height, width, columns, tiles, C: tl.constexpr,
 ):  # fmt: skip
     """Back to front from the last blended splat; the transmittance is recovered from alpha, as in gsplat."""
-    tile, x, y, pixel, inside = pixels(tl.program_id(0), columns, tiles, height, width)
+    tile, view, x, y, pixel, inside = pixels(tl.program_id(0), columns, tiles, height, width)
     incoming = ()
     behind = ()
     for c in tl.static_range(C):
@@ -180,7 +162,7 @@ def backward_strip(
     last = tl.load(lasts + pixel, mask=inside, other=-1)
     entry, start = tl.max(last, 0), tl.load(starts + tile)
     while entry >= start:
-        row = tl.load(entries + entry)
+        row = view * count + tl.load(entries + entry)
         raw, falloff, dx, dy, conic_a, conic_b, conic_c = response(means, conics, opacities, row, x, y)
         blended = (raw >= LOW) & (entry <= last)
         if tl.max(blended.to(tl.int32), 0) > 0:

@@ -63,6 +63,21 @@ def test_the_scene_of_the_conditional_branch_is_passed_on(scale: float) -> None:
     assert aux == "conditional"
 
 
+def test_one_call_for_both_gives_the_same_and_the_two_are_not_asked() -> None:
+    conditional, unconditional, level = Counting(2.0, "scene"), Counting(1.0), torch.tensor(5.0)
+    turns = GuidedDenoiser(conditional, unconditional, 3.0, (1.0, 6.0))
+    out, aux = turns(Z, level)
+    together = GuidedDenoiser(
+        conditional, unconditional, 3.0, (1.0, 6.0), both=lambda z, level: ((torch.full_like(z, 2.0), "scene"), Z + 1)
+    )
+    again, again_aux = together(Z, level)
+    assert torch.equal(out, again)
+    assert aux == again_aux
+    assert (conditional.calls, unconditional.calls) == (1, 1)
+    together(Z, torch.tensor(7.0))  # outside the interval one is enough
+    assert (conditional.calls, unconditional.calls) == (2, 1)
+
+
 def test_an_empty_interval_is_refused() -> None:
     with pytest.raises(ValueError, match="low < high"):
         GuidedDenoiser(Counting(2.0), Counting(1.0), 2.0, interval=(2.0, 2.0))

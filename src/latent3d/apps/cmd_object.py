@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from latent3d.apps.options import option
 
@@ -35,12 +35,18 @@ class Object:
     """Steps of the diffusion sampler."""
     guidance: Annotated[float | None, option("SCALE", "what the weights recommend")] = None
     """How closely to follow text, image or class; 1 is without guidance."""
+    guidance_interval: Annotated[tuple[float, float] | None, option("LOW HIGH", "all")] = None
+    """Noise levels between which guidance acts; for these models from 0 (object) to 1 (noise)."""
     sampler: str = "euler"
     """euler (one call of the network per step), heun or midpoint (two)."""
     weights: Annotated[str | None, option("NAME|DIR", "ln3diff_shapes")] = None
     """Folder of weights, or the name of shipped ones."""
     device: Annotated[str | None, option("NAME", "the GPU if there is one")] = None
     """Where to compute: cpu, cuda or cuda:N."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of the networks; auto is bf16 where the device has it in hardware."""
+    compile: bool = False
+    """Compile the denoiser by torch.compile: faster steps, after up to minutes for the first."""
     out: Annotated[Path | None, option("DIR", "out/ and what was asked for")] = None
     """Folder for the results."""
     overwrite: bool = False
@@ -66,7 +72,9 @@ class Object:
         from latent3d.apps.objects import LN3Diff, Prompt
         from latent3d.apps.progress import bar
 
-        model = LN3Diff.from_pretrained(self.weights, device=self.device)
+        model = LN3Diff.from_pretrained(
+            self.weights, device=self.device, precision=self.precision, compile=self.compile
+        )
         image = None if picture is None else picture.image
         prompt = Prompt(label=self.label, text=self.text, picture=image)
         assets = model.sample(
@@ -75,6 +83,7 @@ class Object:
             steps=self.steps,
             guidance=self.guidance,
             sampler=self.sampler,
+            interval=self.guidance_interval,
             notes=() if picture is None else (f"Picture {picture.name}.", *picture.notes),
             progress=bar,
         )

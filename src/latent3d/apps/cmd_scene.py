@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -56,6 +56,10 @@ class Scene:
     """Folder of weights, or the name of shipped ones."""
     device: Annotated[str | None, option("NAME", "the GPU if there is one")] = None
     """Where to compute: cpu, cuda or cuda:N."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of the networks; auto is bf16 where the device has it in hardware."""
+    compile: bool = False
+    """Compile the denoiser by torch.compile: faster steps, after up to minutes for the first."""
     out: Annotated[Path | None, option("DIR", "out/ and the picture's name")] = None
     """Folder for the results."""
     overwrite: bool = False
@@ -84,7 +88,7 @@ class Scene:
             seed=self.seed,
             grow=self.grow,
         )
-        model = GGS.from_pretrained(self.weights, device=self.device)
+        model = GGS.from_pretrained(self.weights, device=self.device, precision=self.precision, compile=self.compile)
         with ExitStack() as stack:
             live = stack.enter_context(self._viewer(inputs.cameras[0])) if self.live else None
             shared: dict[str, Any] = {"steps": self.steps, "seed": self.seed, "progress": bar}

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latent3d.apps.inference import prepared
 from latent3d.apps.object_asset import ObjectAsset
 from latent3d.apps.pipelines import MAX_SEED, find_weights, pick_device
 from latent3d.apps.progress import Progress, quiet
 from latent3d.conditioning.condition import NO_LABEL, Condition
 from latent3d.evaluation.object_protocols import Prompt
-from latent3d.hardware import has_bf16
+from latent3d.hardware import Precision, in_bf16
 from latent3d.io.cards import Stopwatch
 from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
@@ -43,21 +44,34 @@ __all__ = ["LN3Diff", "Prompt"]
 class LN3Diff:
     """LN3Diff++, ready to use: a system with its weights, on a device."""
 
-    def __init__(self, system: LN3DiffSystem, weights: dict[str, Any] | None = None) -> None:
-        """Wrap a system; ``weights`` says in cards where its weights come from."""
+    def __init__(
+        self, system: LN3DiffSystem, weights: dict[str, Any] | None = None, precision: Precision = "auto"
+    ) -> None:
+        """Wrap a system; ``weights`` says in cards where its weights come from; ``precision`` as `from_pretrained`."""
         self.system = system.eval()
+        self.bf16 = in_bf16(precision, system.latent_mean.device.type)
         self.weights = weights or {"name": "not saved"}
 
     @classmethod
-    def from_pretrained(cls, path_or_name: str | Path | None = None, device: str | None = None) -> LN3Diff:
+    def from_pretrained(
+        cls,
+        path_or_name: str | Path | None = None,
+        device: str | None = None,
+        *,
+        precision: Precision = "auto",
+        compile: bool = False,
+    ) -> LN3Diff:
         """Load weights.
 
         Args:
             path_or_name: a weights folder, or the name of shipped weights; default ``ln3diff_shapes``.
             device: for example ``cpu`` or ``cuda``; default the GPU if there is one.
+            precision: of the networks: ``bf16``, ``fp32``, or ``auto`` for bf16 where the device has it in hardware.
+            compile: run the denoiser through ``torch.compile``, which costs up to minutes once per shape and machine.
 
         Raises:
-            FileNotFoundError, ValueError: no such weights, or damaged ones: one sentence with the file and the remedy.
+            FileNotFoundError, ValueError: no such weights, or damaged ones: one sentence with the file and the remedy;
+                nothing to compile with.
         """
         place = pick_device(device)
         folder = find_weights(path_or_name or DEFAULT_WEIGHTS)
@@ -70,7 +84,7 @@ class LN3Diff:
             "default_guidance": DEFAULT_GUIDANCE | card.get("default_guidance", {}),
             "trained_on": card.get("data", "not stated in the weights' card"),
         }
-        return cls(system.to(place), about)
+        return cls(prepared(system.to(place), compile), about, precision)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -102,6 +116,7 @@ class LN3Diff:
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str = "euler",
+        interval: tuple[float, float] | None = None,
         notes: Sequence[str] = (),
         progress: Progress = quiet,
         on_step: Callable[[LatentStep], None] | None = None,
@@ -113,6 +128,7 @@ class LN3Diff:
             prompts: one per object, all of the same kinds; None for none.
             steps, guidance: default what the weights' card recommends for the kind.
             sampler: euler, heun or midpoint.
+            interval: noise levels (low, high] within which guidance acts; all when None.
             notes: about the inputs, for the cards.
             progress, on_step: see `latent3d.apps.progress` and `LN3DiffSystem.sample`.
 
@@ -144,12 +160,13 @@ class LN3Diff:
             with watch("sampling"):
                 drawn = self.system.sample(
                     seeds[chosen], self._condition(prompts[chosen]), steps=steps, guidance=guidance, sampler=sampler,
-                    bf16=has_bf16(self._device.type), on_step=after_step,
+                    interval=interval, bf16=self.bf16, on_step=after_step,
                 )  # fmt: skip
             cards = [
                 {
                     "job": "object", "method": "LN3Diff++", "seed": seed, "steps": steps, "guidance": guidance,
-                    "sampler": sampler, "calls": drawn.calls, "device": str(self._device), "weights": self.weights,
+                    "guidance_interval": interval, "sampler": sampler, "calls": drawn.calls,
+                    "device": str(self._device), "precision": "bf16" if self.bf16 else "fp32", "weights": self.weights,
                     "prompt": {"kind": kind, "label": prompt.label, "text": prompt.text, "notes": list(notes)},
                 }
                 for seed, prompt in zip(seeds[chosen], prompts[chosen], strict=True)
@@ -169,7 +186,7 @@ class LN3Diff:
 
     @torch.no_grad()
     def _assets(self, latents: Tensor, cards: list[dict[str, Any]], watch: Stopwatch) -> list[ObjectAsset]:
-        with watch("decoding"), torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16(self._device.type)):
+        with watch("decoding"), torch.autocast(self._device.type, torch.bfloat16, enabled=self.bf16):
             planes = torch.cat([self.system.decode(part).planes for part in latents.split(BATCH)])
         half = self.system.config.half_size
         return [

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from latent3d.apps.growing import UnfinishedScene, growth_conditions
+from latent3d.apps.inference import prepared
 from latent3d.apps.inputs import SceneInputs, read_inputs
 from latent3d.apps.progress import Progress, quiet
 from latent3d.apps.scene import Scene
@@ -23,7 +24,7 @@ from latent3d.data.captures.reference_scale import TYPICAL_DEPTH, matched_depth
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.trajectories import path_depth
 from latent3d.geometry.view_order import path_order
-from latent3d.hardware import has_bf16
+from latent3d.hardware import Precision, in_bf16
 from latent3d.io.cards import Stopwatch
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
@@ -69,21 +70,32 @@ class _Job:
 class GGS:
     """Generative Gaussian Splatting, ready to use: a system with its weights, on a device."""
 
-    def __init__(self, system: GGSSystem, weights: dict[str, Any] | None = None) -> None:
-        """Wrap a system; ``weights`` says in cards where its weights come from."""
+    def __init__(self, system: GGSSystem, weights: dict[str, Any] | None = None, precision: Precision = "auto") -> None:
+        """Wrap a system; ``weights`` says in cards where its weights come from; ``precision`` as `from_pretrained`."""
         self.system = system.eval()
+        self.bf16 = in_bf16(precision, next(system.parameters()).device.type)
         self.weights = weights or {"name": "not saved"}
 
     @classmethod
-    def from_pretrained(cls, path_or_name: str | Path | None = None, device: str | None = None) -> GGS:
+    def from_pretrained(
+        cls,
+        path_or_name: str | Path | None = None,
+        device: str | None = None,
+        *,
+        precision: Precision = "auto",
+        compile: bool = False,
+    ) -> GGS:
         """Load weights.
 
         Args:
             path_or_name: a weights folder, or the name of shipped weights; default ``ggs_rooms``.
             device: for example ``cpu`` or ``cuda``; default the GPU if there is one.
+            precision: of the networks: ``bf16``, ``fp32``, or ``auto`` for bf16 where the device has it in hardware.
+            compile: run the denoiser through ``torch.compile``, which costs up to minutes once per shape and machine.
 
         Raises:
-            FileNotFoundError, ValueError: no such weights, or damaged ones: one sentence with the file and the remedy.
+            FileNotFoundError, ValueError: no such weights, or damaged ones: one sentence with the file and the remedy;
+                nothing to compile with.
         """
         place = pick_device(device)
         folder = find_weights(path_or_name)
@@ -95,7 +107,7 @@ class GGS:
             "default_steps": card.get("default_steps", DEFAULT_STEPS),
             "trained_on": card.get("data", card.get("training", {}).get("data", "not stated in the weights' card")),
         }
-        return cls(system.to(place), about)
+        return cls(prepared(system.to(place), compile), about, precision)
 
     def sample(
         self,
@@ -208,7 +220,7 @@ class GGS:
             references = replace(references, cameras=references.cameras.scaled(unit))
             depth = typical_depth(self.system, references) / unit
             targets = inputs.targets_for(height, width, depth).to(device).scaled(unit)
-        return _Job(inputs, references, targets, notes, unit, depth, device, has_bf16(device.type), watch)
+        return _Job(inputs, references, targets, notes, unit, depth, device, self.bf16, watch)
 
     def _card(self, job: _Job, seed: int, steps: int) -> dict[str, Any]:
         references, targets = job.references, job.targets

@@ -34,12 +34,14 @@ class GuidedDenoiser:
         scale: a number, or a tensor over leading axes of the latents, such as `linear_ramp` over frames.
         interval: levels (low, high], outside which only the conditional call is made (Kynkäänniemi et al. 2024);
             with a level per frame the largest decides.
+        both: gives what the two callables give, as a pair, by one call of a doubled batch; None calls them in turn.
     """
 
     conditional: Callable[[Tensor, Tensor], Any]
     unconditional: Callable[[Tensor, Tensor], Any]
     scale: float | Tensor = 1.0
     interval: tuple[float, float] | None = None
+    both: Callable[[Tensor, Tensor], tuple[Any, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.interval is not None and not self.interval[0] < self.interval[1]:
@@ -55,10 +57,12 @@ class GuidedDenoiser:
         return low < float(torch.as_tensor(level).max()) <= high
 
     def __call__(self, z: Tensor, level: Tensor) -> Any:
-        out = self.conditional(z, level)
         if not self.is_active(level):
-            return out
+            return self.conditional(z, level)
+        if self.both is None:
+            out, other = self.conditional(z, level), self.unconditional(z, level)
+        else:
+            out, other = self.both(z, level)
         estimate, *aux = out if isinstance(out, tuple) else (out,)
-        other = self.unconditional(z, level)
         guided = guide(estimate, other[0] if isinstance(other, tuple) else other, self.scale)
         return (guided, *aux) if aux else guided

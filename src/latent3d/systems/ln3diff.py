@@ -141,6 +141,7 @@ class LN3DiffSystem(nn.Module):
         guidance: float = 1.0,
         sampler: str = "euler",
         interval: tuple[float, float] | None = None,
+        batched: bool = True,
         bf16: bool = False,
         on_step: Callable[[LatentStep], None] | None = None,
     ) -> SampledLatents:
@@ -150,9 +151,12 @@ class LN3DiffSystem(nn.Module):
             seeds: one per object; the same seed gives the same object whatever the others are.
             condition: of as many objects, from the conditioner; None for none.
             steps: of the sampler. Euler makes one network call per step, Heun and midpoint two.
-            guidance: 1 is conditional only; more costs a second call per call.
+            guidance: 1 is conditional only; more costs a second call per call, which is counted.
             sampler: euler, heun or midpoint (flow only).
-            interval: noise levels (low, high] within which guidance acts; always when None.
+            interval: noise levels (low, high] within which guidance acts; always when None. They are times in [0, 1]
+                for ``flow``, sigmas for ``v``.
+            batched: with guidance, make the two calls as one of a doubled batch: for one object about a tenth faster on
+                a CPU, for many the same, and half the launches on a GPU; its activations take twice the memory.
             bf16: run the network in bfloat16.
             on_step: called after every step.
 
@@ -171,8 +175,13 @@ class LN3DiffSystem(nn.Module):
         unconditional = partial(network, cached=self.denoiser.precompute(Condition()))
         walk: Callable[[Tensor, Tensor], Tensor] = unconditional
         if condition is not None:
-            conditional = partial(network, cached=self.denoiser.precompute(condition.to(device)))
-            walk = GuidedDenoiser(conditional, unconditional, guidance, interval)
+            condition, both = condition.to(device), None
+            if batched and guidance != 1:
+                told = condition if condition.batch == len(noise) else condition.repeat(len(noise))
+                pair = Condition.cat([told, told.null()])
+                both = partial(network.both, cached=self.denoiser.precompute(pair))
+            conditional = partial(network, cached=self.denoiser.precompute(condition))
+            walk = GuidedDenoiser(conditional, unconditional, guidance, interval, both)
         levels = self._levels(steps)
         latents = noise if flow else float(levels[0]) * noise
         for state in walks[sampler](walk, latents, levels):
@@ -283,3 +292,9 @@ class _Counted:
 
         answer = retried(lambda: in_parts(some, inputs, cached, lean=4, leanest=1), FEWER_OBJECTS)
         return answer if flow else z0_from_v(latents, answer, level)
+
+    def both(self, latents: Tensor, level: Tensor, cached: Any) -> tuple[Tensor, Tensor]:
+        """Two calls as one: for the first and for the second half of the objects of a condition."""
+        self.calls += 1
+        first, second = self(torch.cat([latents, latents]), level, cached).chunk(2)
+        return first, second

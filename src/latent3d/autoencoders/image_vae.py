@@ -1,7 +1,8 @@
-"""Image autoencoder: pictures in [0, 1] to latents of about unit variance and back, on the networks of diffusers.
+"""Image autoencoder: pictures in [0, 1] to latents of about unit variance and back, on known networks.
 
-One thin module over three diffusers classes, so that foreign weights load unchanged: ``AutoencoderKL`` (Stable
-Diffusion), ``AutoencoderKLTemporalDecoder`` (Stable Video Diffusion) and ``AutoencoderTiny`` (TAESD and relatives).
+One thin module over three classes of diffusers, so that foreign weights load unchanged: ``AutoencoderKL`` (Stable
+Diffusion), ``AutoencoderKLTemporalDecoder`` (Stable Video Diffusion) and ``AutoencoderTiny`` (TAESD and relatives); the
+last is built here without diffusers, see `tiny_network`.
 
 Letters: C latent channels, f reduction factor, h = H / f, w = W / f, p patch size.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent3d.autoencoders.blocks import LinearPatches, PooledBlock
+from latent3d.autoencoders.tiny_network import TinyNetwork
 from latent3d.config import Config
 from latent3d.memory import in_parts
 
@@ -225,7 +227,7 @@ class ImageVAE(nn.Module):
         """What the network says of pictures: mean and standard deviation."""
         out = self.network.encode(self._layout(functional.pixel_unshuffle(flat * 2 - 1, self.config.patch_size)))
         if self.config.kind == "AutoencoderTiny":
-            return out.latents, torch.full_like(out.latents, self.config.posterior_std)
+            return out, torch.full_like(out, self.config.posterior_std)
         return out.latent_dist.mean, out.latent_dist.std
 
     def _decode_raw(self, raw: Tensor) -> Tensor:
@@ -235,6 +237,8 @@ class ImageVAE(nn.Module):
             frames = batch[-1] if batch else 1
             videos = flat.unflatten(0, (-1, frames))
             out = in_parts(lambda some: self._video(some, frames), videos, lean=len(videos), leanest=1).flatten(0, 1)
+        elif self.config.kind == "AutoencoderTiny":
+            out = in_parts(self.network.decode, flat, **PICTURES_AT_ONCE)
         else:
             out = in_parts(lambda some: self.network.decode(some).sample, flat, **PICTURES_AT_ONCE)
         images = functional.pixel_shuffle(out, self.config.patch_size).to(raw.dtype) * 0.5
@@ -318,24 +322,27 @@ def _silence_outputs(network: Any, config: ImageVAEConfig) -> None:
         nn.init.constant_(ends[0].bias[config.latent_channels :], 2 * math.log(0.05))
 
 
-def _build_network(config: ImageVAEConfig) -> Any:  # a module of diffusers, which carries no usable types
-    import diffusers  # heavy: only when a network is built
-
+def _build_network(config: ImageVAEConfig) -> Any:  # modules of diffusers carry no usable types
     levels, folded = len(config.block_out_channels), 3 * config.patch_size**2
-    ends: dict[str, Any] = {"in_channels": folded, "out_channels": folded, "latent_channels": config.latent_channels}
     if config.kind == "AutoencoderTiny":
-        network = diffusers.AutoencoderTiny(
-            **ends,
-            encoder_block_out_channels=config.block_out_channels,
-            decoder_block_out_channels=config.decoder_channels or config.block_out_channels[::-1],
-            num_encoder_blocks=config.encoder_layers,
-            num_decoder_blocks=config.decoder_layers or config.encoder_layers[::-1],
-            act_fn=config.act,
+        network = TinyNetwork(
+            folded,
+            config.latent_channels,
+            encoder_widths=config.block_out_channels,
+            decoder_widths=config.decoder_channels or config.block_out_channels[::-1],
+            encoder_blocks=config.encoder_layers,
+            decoder_blocks=config.decoder_layers or config.encoder_layers[::-1],
+            act=config.act,
         )
         if config.mid_pool:
             _pool_coarsest_blocks(network, config)
         return network
-    ends |= {
+    import diffusers  # heavy: only when one of its networks is built
+
+    ends: dict[str, Any] = {
+        "in_channels": folded,
+        "out_channels": folded,
+        "latent_channels": config.latent_channels,
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "block_out_channels": config.block_out_channels,
         "layers_per_block": config.encoder_layers[0],

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "worlds": RECORDS | {"rendering"},
     "io": RECORDS,
     "data": RECORDS | {"worlds", "io", "rendering"},
-    "training": SYSTEMS | {"data", "worlds", "weights", "io", "presets", "evaluation"},
+    "training": SYSTEMS | {"data", "worlds", "weights", "io", "presets", "evaluation", "hardware"},
     "evaluation": SYSTEMS | {"data", "worlds", "weights", "io", "hardware"},
     "apps": EVERYTHING,
 }

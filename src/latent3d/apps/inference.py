@@ -19,7 +19,5 @@ def prepared(system: Any, compile: bool = False) -> Any:
     """
     if compile:
         require_compiler()
-        if system.denoiser is None:
-            raise ValueError("these weights hold no denoiser, which is what would be compiled; leave compiling out")
         compile_network(system.denoiser)
     return for_inference(system, direct=onednn_is_faster())

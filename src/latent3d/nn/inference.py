@@ -51,15 +51,21 @@ def for_inference(network: nn.Module, *, direct: bool = False) -> nn.Module:
     return network
 
 
-def compile_network(network: nn.Module, backend: str = "inductor") -> None:
+def compile_network(network: nn.Module | None, backend: str = "inductor") -> None:
     """Compile a network's calls with ``torch.compile``, in place; parameters and their names stay.
 
     A network with a list ``blocks`` is compiled block by block: equal blocks share one compilation, so that its time
     does not grow with the depth.
 
     Args:
+        network: a system's denoiser.
         backend: of ``torch.compile``.
+
+    Raises:
+        ValueError: where there is none.
     """
+    if network is None:
+        raise ValueError("this system has no denoiser, which is what would be compiled; leave compiling out")
     blocks = getattr(network, "blocks", None)
     for part in blocks if isinstance(blocks, nn.ModuleList) else [network]:
         part.compile(backend=backend)

@@ -221,6 +221,7 @@ class TrainConfig(Config):
             splits weights (between steps), gradients, optimiser state and averages.
         memory: ``fast``, ``lean`` or ``leanest``, with the same results (see `latent3d.memory`). Each stage begins with
             it, and goes on with a leaner one where it does not fit.
+        compile: run the denoiser through ``torch.compile``; the first steps take minutes longer.
     """
 
     system: Config
@@ -234,6 +235,7 @@ class TrainConfig(Config):
     autoencoder: str | None = None
     distributed: Literal["ddp", "fsdp"] = "ddp"
     memory: MemoryLevel = "fast"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_level(self.memory)

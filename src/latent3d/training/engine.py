@@ -20,6 +20,8 @@ from typing import Any
 import torch
 
 from latent3d.autoencoders.pretrained import load_autoencoder
+from latent3d.hardware import require_compiler
+from latent3d.nn.inference import compile_network
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, share_of, whole
@@ -115,9 +117,12 @@ def build_system(config: TrainConfig, device: torch.device, foreign: bool = True
     that holds them), then ``initial_weights``.
 
     Raises:
-        ValueError: a configured stage that the system does not have, or weights that do not fit.
+        ValueError: a configured stage that the system does not have, or weights that do not fit; nothing to compile, or
+            nothing to compile with.
         FileNotFoundError: weights that are not there.
     """
+    if config.compile:
+        require_compiler()
     torch.manual_seed(config.seed)
     model = config.system.build().to(device)  # type: ignore[attr-defined]
     for stage in config.stages:
@@ -133,6 +138,8 @@ def build_system(config: TrainConfig, device: torch.device, foreign: bool = True
         except AttributeError as error:
             raise ValueError(f"initial_weights: the system has no part '{prefix}'") from error
         fill_part(part, source)
+    if config.compile:
+        compile_network(getattr(model, "denoiser", None))
     return model
 
 

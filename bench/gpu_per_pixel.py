@@ -1,13 +1,13 @@
 """gsplat's way of blending many channels, in Triton: for the benchmark only, where gsplat itself cannot be built.
 
-What gsplat does (section 6 of its authors' report, Ye et al. 2025, and its sources): tiles of 16 x 16 pixels, one
-thread per pixel, every splat of the tile in turn; at most 32 channels at a time, so that the whole blending, alphas
-included, is launched once per 32 channels; one feature is read per multiply-add, in float32. The backward pass goes
-back to front, holds as many partial sums per pixel as there are channels, sums every gradient over the 32 threads of a
-warp and adds it with one atomic. A warp skips what none of its pixels sees, and ends when all its pixels are done.
+What gsplat (Ye et al. 2025) does, read in its sources: tiles of 16 x 16 pixels, one thread per pixel, every splat of
+the tile in turn; at most 32 channels at a time, so that the whole blending, alphas included, is launched once per 32
+channels; one feature is read per multiply-add, in float32. The backward pass goes back to front, holds as many partial
+sums per pixel as there are channels, sums every gradient over the 32 threads of a warp and adds it with one atomic. A
+warp skips what none of its pixels sees, and ends when all its pixels are done.
 
 Here a program is one warp, with a strip of 16 x 2 pixels of a tile: Triton's way to have what CUDA's warps do. It reads
-splats through the cache where gsplat's warps share them by hand; registers and multiply-adds are the same.
+splats through the cache, one ahead, where gsplat's warps share them by hand; registers and multiply-adds are the same.
 
 Letters: V views, N splats, C channels.
 """
@@ -95,13 +95,26 @@ def pixels(strip, columns, tiles, height, width):
 
 
 @triton.jit
-def response(means, conics, opacities, row, x, y):
-    """Unclamped alpha and exp(-sigma) of one splat at the strip's pixels, offsets (2) and conic (3)."""
-    dx = tl.load(means + row * 2) - x
-    dy = tl.load(means + row * 2 + 1) - y
-    a, b, c = tl.load(conics + row * 3), tl.load(conics + row * 3 + 1), tl.load(conics + row * 3 + 2)
-    falloff = tl.exp(-(0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy))
-    return tl.load(opacities + row) * falloff, falloff, dx, dy, a, b, c
+def row_of(entries, entry, first, end, base):
+    """Row in (V N) of an entry; the view's first row outside the tile's list, which is only ever fetched."""
+    return base + tl.load(entries + entry, mask=(entry >= first) & (entry < end), other=0)
+
+
+@triton.jit
+def fetch(means, conics, opacities, row):
+    """A splat: row, mean (2), conic (3), opacity."""
+    mean, conic = means + row * 2, conics + row * 3
+    return (
+        row, tl.load(mean), tl.load(mean + 1), tl.load(conic), tl.load(conic + 1), tl.load(conic + 2),
+        tl.load(opacities + row),
+    )  # fmt: skip
+
+
+@triton.jit
+def response(splat, x, y):
+    """exp(-sigma) at the strip's pixels, and offsets from them."""
+    dx, dy = splat[1] - x, splat[2] - y
+    return tl.exp(-(0.5 * (splat[3] * dx * dx + splat[5] * dy * dy) + splat[4] * dx * dy)), dx, dy
 
 
 @triton.jit
@@ -118,10 +131,13 @@ def forward_strip(
     last = tl.full([WARP], -1, tl.int32)
     live = inside.to(tl.int32)
     any_live = tl.max(live, 0)
-    entry, end = tl.load(starts + tile), tl.load(starts + tile + 1)
+    entry, end, base = tl.load(starts + tile), tl.load(starts + tile + 1), view * count
+    splat = fetch(means, conics, opacities, row_of(entries, entry, entry, end, base))
+    ahead = row_of(entries, entry + 1, entry, end, base)
     while (entry < end) & (any_live > 0):
-        row = view * count + tl.load(entries + entry)
-        raw = response(means, conics, opacities, row, x, y)[0]
+        coming = fetch(means, conics, opacities, ahead)
+        ahead = row_of(entries, entry + 2, entry, end, base)
+        raw = splat[6] * response(splat, x, y)[0]
         counts = (raw >= LOW) & (live > 0)
         if tl.max(counts.to(tl.int32), 0) > 0:
             alpha = tl.minimum(raw, HIGH)
@@ -130,12 +146,13 @@ def forward_strip(
             weight = tl.where(blended, alpha * transmittance, 0.0)
             more = ()
             for c in tl.static_range(C):
-                more = more + (total[c] + weight * tl.load(values + row * C + c),)  # noqa: RUF005
+                more = more + (total[c] + weight * tl.load(values + splat[0] * C + c),)  # noqa: RUF005
             total = more
             transmittance = tl.where(blended, after, transmittance)
             last = tl.where(blended, entry, last)
             live = tl.where(counts & (after <= STOP), 0, live)
             any_live = tl.max(live, 0)
+        splat = coming
         entry += 1
     for c in tl.static_range(C):
         tl.store(image + pixel * C + c, total[c], mask=inside)
@@ -160,10 +177,16 @@ def backward_strip(
     from_alpha = final * tl.load(d_alphas + pixel, mask=inside, other=0.0)
     transmittance = final
     last = tl.load(lasts + pixel, mask=inside, other=-1)
-    entry, start = tl.max(last, 0), tl.load(starts + tile)
+    entry, start, base = tl.max(last, 0), tl.load(starts + tile), view * count
+    end = entry + 1
+    splat = fetch(means, conics, opacities, row_of(entries, entry, start, end, base))
+    ahead = row_of(entries, entry - 1, start, end, base)
     while entry >= start:
-        row = view * count + tl.load(entries + entry)
-        raw, falloff, dx, dy, conic_a, conic_b, conic_c = response(means, conics, opacities, row, x, y)
+        coming = fetch(means, conics, opacities, ahead)
+        ahead = row_of(entries, entry - 2, start, end, base)
+        row, a, b, conic_c, opacity = splat[0], splat[3], splat[4], splat[5], splat[6]
+        falloff, dx, dy = response(splat, x, y)
+        raw = opacity * falloff
         blended = (raw >= LOW) & (entry <= last)
         if tl.max(blended.to(tl.int32), 0) > 0:
             alpha = tl.where(blended, tl.minimum(raw, HIGH), 0.0)
@@ -179,11 +202,12 @@ def backward_strip(
                 more = more + (behind[c] + weight * value,)  # noqa: RUF005
             behind = more
             d_falloff = tl.where(blended & (raw <= HIGH), d_alpha, 0.0) * falloff
-            d_sigma = -tl.load(opacities + row) * d_falloff
+            d_sigma = -opacity * d_falloff
             tl.atomic_add(d_opacities + row, tl.sum(d_falloff, 0))
-            tl.atomic_add(d_means + row * 2, tl.sum(d_sigma * (conic_a * dx + conic_b * dy), 0))
-            tl.atomic_add(d_means + row * 2 + 1, tl.sum(d_sigma * (conic_b * dx + conic_c * dy), 0))
+            tl.atomic_add(d_means + row * 2, tl.sum(d_sigma * (a * dx + b * dy), 0))
+            tl.atomic_add(d_means + row * 2 + 1, tl.sum(d_sigma * (b * dx + conic_c * dy), 0))
             tl.atomic_add(d_conics + row * 3, tl.sum(d_sigma * 0.5 * dx * dx, 0))
             tl.atomic_add(d_conics + row * 3 + 1, tl.sum(d_sigma * dx * dy, 0))
             tl.atomic_add(d_conics + row * 3 + 2, tl.sum(d_sigma * 0.5 * dy * dy, 0))
+        splat = coming
         entry -= 1

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from gpu_contests import GRAPH, Contest, Pictures, Renderer, Work, blending, on_screen, whole_call, work
+from gpu_contests import GRAPH, Contest, Renderer, Work, blending, on_screen, whole_call, work
 from gpu_timing import CLOCK, describe_gpu, gpu_parser, limits, need_gpu, peak_mb
 from rasteriser import GARDEN, Case, cloud, garden
 from tables import Cell, Report, Table, interleaved, ratio
@@ -40,8 +40,10 @@ BASELINES = ("gsplat", "per-pixel", "torch")
 """What speed is compared with, if it takes part: the first that does."""
 CONTESTS = {"whole": "the whole call", "blending": "blending of splats on the screen"}
 HEAD = ("scene", "splats", "image", "channels", "views")
-COLUMNS = ("renderer", "forward, ms", "forward + backward, ms", "GB/s", "TFLOP/s", "times as fast, forward",
-           "times as fast, forward + backward", "error", "error of gradients", "peak, MB")  # fmt: skip
+COLUMNS = (
+    *("renderer", "forward, ms", "forward + backward, ms", "GB/s, f + b", "TFLOP/s, f + b"),
+    *("times as fast, forward", "times as fast, forward + backward", "error", "error of gradients", "peak, MB"),
+)
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Result:
     obstacle: str | None = None
 
 
-def incoming(pictures: Pictures) -> list[Tensor]:
+def incoming(pictures: Sequence[Tensor]) -> list[Tensor]:
     """Fixed random gradients of features, depth and alpha."""
     g = torch.Generator(pictures[0].device).manual_seed(1)
     return [torch.randn(t.shape, generator=g, device=t.device).to(t.dtype) for t in pictures]
@@ -106,11 +108,11 @@ def captured(call: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def passes(render: Renderer, leaves: Sequence[Tensor]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Forward, and forward + backward."""
+def passes(
+    render: Renderer, leaves: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Forward, and forward + backward from the gradients of the pictures."""
     leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-    with torch.no_grad():
-        gradients = incoming(render(leaves))
 
     def forward() -> None:
         with torch.no_grad():
@@ -122,13 +124,15 @@ def passes(render: Renderer, leaves: Sequence[Tensor]) -> tuple[Callable[[], obj
     return forward, both
 
 
-def prepare(contest: Contest, name: str, truth: tuple[list[Tensor], list[Tensor]], device: str):
+def prepare(
+    contest: Contest, name: str, truth: tuple[list[Tensor], list[Tensor]], gradients: Sequence[Tensor], device: str
+) -> tuple[Result, Callable[[], object], Callable[[], object]]:
     """A renderer's result so far, with errors and memory, and its two passes."""
     render, result = contest.renderers[name], Result()
     found = values(render, contest.leaves)
     result.error, result.gradient_error = (relative_error(f, t) for f, t in zip(found, truth, strict=True))
     del found
-    forward, both = passes(render, contest.leaves)
+    forward, both = passes(render, contest.leaves, gradients)
     result.peak_mb = peak_mb(both, device)
     if name == GRAPH and device != "cpu":
         forward, both = captured(forward), captured(both)
@@ -141,10 +145,13 @@ def compete(
     """The dtype of the truth, and errors, memory and times of all renderers; what fails is named and left out."""
     results: dict[str, Result] = {}
     dtype, truth = truth_of(contest)
+    gradients = [gradient.float() for gradient in incoming(truth[0])]
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name in contest.renderers:
         try:
-            results[name], calls[name, "forward"], calls[name, "both"] = prepare(contest, name, truth, device)
+            results[name], calls[name, "forward"], calls[name, "both"] = prepare(
+                contest, name, truth, gradients, device
+            )
         except Exception as error:  # memory, compiler, driver: the table says what and goes on with the others
             lines = str(error).strip().splitlines()
             results[name] = Result(obstacle=f"{type(error).__name__}: {lines[0] if lines else 'no message'}")

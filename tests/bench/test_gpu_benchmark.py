@@ -127,8 +127,8 @@ def test_rows_from_given_times(capsys):
     add_rows(table, ("cloud", 7, "8x8", 3, 1), results, Work(30, 20, 1_500_000, 4e9, 8e9), "float64")
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert rows[0]["forward, ms"].median == 1.0
-    assert rows[0]["GB/s"].median == 1000.0
-    assert rows[0]["TFLOP/s"].median == 2.0
+    assert rows[0]["GB/s, f + b"].median == 1000.0
+    assert rows[0]["TFLOP/s, f + b"].median == 2.0
     assert rows[0]["times as fast, forward"] == 3.0
     assert rows[0]["times as fast, forward + backward"] == 5.0
     assert (rows[0]["error"], rows[0]["error of gradients"], rows[0]["peak, MB"]) == (3e-4, 5e-4, 10.0)

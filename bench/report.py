@@ -47,13 +47,13 @@ class Part:
 
 PARTS = (
     Part("end-to-end", "End to end", "end_to_end.py", ("--limit", "40"), limit=90),
-    Part("splats", "Splatting", "rasteriser.py", limit=160),
-    Part("volume", "Tri-planes: sampling and volume rendering", "volume.py", limit=45),
-    Part("meshes", "Meshes", "meshes.py", limit=30),
-    Part("denoisers", "Denoisers of scenes", "denoisers.py", limit=40),
-    Part("growth", "How cost grows", "scaling.py", ("--picture", "OUT/scaling.png"), limit=80, picture="scaling.png"),
-    Part("objects-denoiser", "Denoiser of objects", "denoisers_plane.py", limit=75),
-    Part("objects-decoder", "Decoder of objects", "triplane_decoder.py", limit=75),
+    Part("splats", "Splatting", "rasteriser.py", limit=200),
+    Part("volume", "Tri-planes: sampling and volume rendering", "volume.py", limit=40),
+    Part("meshes", "Meshes", "meshes.py", limit=25),
+    Part("denoisers", "Denoisers of scenes", "denoisers.py", limit=30),
+    Part("growth", "How cost grows", "scaling.py", ("--picture", "OUT/scaling.png"), limit=75, picture="scaling.png"),
+    Part("objects-denoiser", "Denoiser of objects", "denoisers_plane.py", limit=70),
+    Part("objects-decoder", "Decoder of objects", "triplane_decoder.py", limit=70),
 )
 
 

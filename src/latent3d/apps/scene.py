@@ -42,6 +42,8 @@ REFINE_ITERATIONS = 60
 views)."""
 FRAMES_PER_VIEW = 12
 """Film frames from one view to the next, where there are few views."""
+KEPT_BYTES = 2**28
+"""Pictures of the way there are kept for the way back up to this size."""
 FILM_FRAMES = 240
 """A film of many views has about this many frames."""
 
@@ -174,11 +176,30 @@ def film_path(cameras: Cameras, frames_per_view: int | None = None) -> Cameras:
 
 
 def film_frames(gaussians: Any, cameras: Cameras, side: int = FILM_SIDE, chunk: int = 8) -> Iterator[Tensor]:
-    """Pictures (3, H, W) of the splats along a path, a few rendered at a time; the shorter side is ``side`` pixels."""
+    """Pictures (3, H, W) of the splats along a path, a few rendered at a time; the shorter side is ``side`` pixels.
+
+    The way back of a path that returns the way it came shows the pictures of the way there, kept as bytes.
+    """
     scale = side / min(cameras.height, cameras.width)
     large = cameras.resized(round(cameras.height * scale), round(cameras.width * scale))
-    for start in range(0, len(large), chunk):
+    there = turning_point(cameras)
+    if 3 * there * large.height * large.width > KEPT_BYTES:
+        there = len(cameras)
+    kept: list[Tensor] = []
+    for start in range(0, there, chunk):
         with torch.no_grad():
-            rendering = render_gaussians(gaussians, large[start : start + chunk])
+            rendering = render_gaussians(gaussians, large[start : min(start + chunk, there)])
         assert rendering.rgb is not None
+        if there < len(cameras):
+            kept += (rendering.rgb.clamp(0, 1) * 255).round().to(torch.uint8)
         yield from rendering.rgb
+    for index in range(there, len(cameras)):
+        yield kept[len(cameras) - index].float() / 255
+
+
+def turning_point(cameras: Cameras) -> int:
+    """How many cameras of a path differ: those up to the farthest one if it returns the way it came, else all."""
+    poses, k = cameras.w2c[1:], cameras.k[1:]
+    scale = 1e-5 * (1 + float(poses[:, :3, 3].abs().max())) if len(poses) else 0.0
+    back = len(poses) > 1 and all(torch.allclose(v, v.flip(0), rtol=1e-5, atol=scale) for v in (poses, k))
+    return len(cameras) // 2 + 1 if back else len(cameras)

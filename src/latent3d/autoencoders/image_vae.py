@@ -9,10 +9,8 @@ Letters: C latent channels, f reduction factor, h = H / f, w = W / f, p patch si
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -20,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent3d.autoencoders.blocks import LinearPatches, PooledBlock
-from latent3d.autoencoders.tiny_network import TinyNetwork
+from latent3d.autoencoders.blocks import LinearPatches
+from latent3d.autoencoders.image_networks import build_network, silence_outputs
 from latent3d.config import Config
 from latent3d.memory import in_parts
 
@@ -133,12 +131,12 @@ class ImageVAE(nn.Module):
     def __init__(self, config: ImageVAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = _build_network(config)
+        self.network = build_network(config)
         if config.kind == "AutoencoderTiny":  # plain convolutions: about 1.2x faster on CPU in this layout
             self.network = self.network.to(memory_format=torch.channels_last)
         self.linear = LinearPatches(config.latent_channels, config.factor) if config.linear_path else None
         if self.linear is not None:
-            _silence_outputs(self.network, config)
+            silence_outputs(self.network, config)
         shape = (config.latent_channels, 1, 1)
         self.register_buffer("latent_mean", torch.full(shape, float(config.shift_factor)))
         self.register_buffer("latent_std", torch.full(shape, 1.0 / config.scaling_factor))
@@ -302,68 +300,3 @@ def kl_to_standard_normal(mean: Float[Tensor, "*n"], std: Float[Tensor, "*n"]) -
 def _noise_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
     device = tensor.device if generator is None else generator.device
     return torch.randn(tensor.shape, generator=generator, device=device, dtype=tensor.dtype).to(tensor.device)
-
-
-def _silence_outputs(network: Any, config: ImageVAEConfig) -> None:
-    """Start the network at zero, so that the linear path alone speaks at first; a learned std starts at 0.05."""
-    tiny = config.kind == "AutoencoderTiny"
-    if tiny:
-        ends = [network.encoder.layers[-1], network.decoder.layers[-1]]
-    else:
-        temporal = config.kind == "AutoencoderKLTemporalDecoder"
-        ends = [network.encoder.conv_out if network.quant_conv is None else network.quant_conv]
-        ends.append(network.decoder.time_conv_out if temporal else network.decoder.conv_out)
-    for end in ends:
-        nn.init.zeros_(end.weight)
-        nn.init.zeros_(end.bias)
-    if tiny:
-        nn.init.constant_(ends[1].bias, 0.5)  # this kind's decoder works in [0, 1]: 0.5 is its neutral grey
-    else:
-        nn.init.constant_(ends[0].bias[config.latent_channels :], 2 * math.log(0.05))
-
-
-def _build_network(config: ImageVAEConfig) -> Any:  # modules of diffusers carry no usable types
-    levels, folded = len(config.block_out_channels), 3 * config.patch_size**2
-    if config.kind == "AutoencoderTiny":
-        network = TinyNetwork(
-            folded,
-            config.latent_channels,
-            encoder_widths=config.block_out_channels,
-            decoder_widths=config.decoder_channels or config.block_out_channels[::-1],
-            encoder_blocks=config.encoder_layers,
-            decoder_blocks=config.decoder_layers or config.encoder_layers[::-1],
-            act=config.act,
-        )
-        if config.mid_pool:
-            _pool_coarsest_blocks(network, config)
-        return network
-    import diffusers  # heavy: only when one of its networks is built
-
-    ends: dict[str, Any] = {
-        "in_channels": folded,
-        "out_channels": folded,
-        "latent_channels": config.latent_channels,
-        "down_block_types": ("DownEncoderBlock2D",) * levels,
-        "block_out_channels": config.block_out_channels,
-        "layers_per_block": config.encoder_layers[0],
-    }
-    if config.kind == "AutoencoderKLTemporalDecoder":
-        return diffusers.AutoencoderKLTemporalDecoder(**ends)
-    return diffusers.AutoencoderKL(
-        **ends,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        act_fn=config.act,
-        norm_num_groups=config.norm_groups,
-        mid_block_add_attention=config.mid_attention,
-        use_quant_conv=config.quant_conv,
-        use_post_quant_conv=config.post_quant_conv,
-    )
-
-
-def _pool_coarsest_blocks(network: Any, config: ImageVAEConfig) -> None:
-    encoder, decoder = network.encoder.layers, network.decoder.layers
-    last = len(encoder) - 1  # the final convolution; the coarsest blocks lie right before it
-    for index in range(last - config.encoder_layers[-1], last):
-        encoder[index] = PooledBlock(encoder[index], config.block_out_channels[-1])
-    for index in range(2, 2 + (config.decoder_layers or config.encoder_layers[::-1])[0]):  # behind conv and activation
-        decoder[index] = PooledBlock(decoder[index], (config.decoder_channels or config.block_out_channels)[0])

@@ -95,6 +95,21 @@ def test_large_and_small_raw_values_have_their_limits():
     torch.testing.assert_close(found, expected, atol=0, rtol=3e-5)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_is_no_number_is_seen_in_values_and_leaves_other_points_alone(config):
+    planes = torch.randn(1, 3, config.features, 9, 13)
+    planes[:, 0, :, 4, 6] = math.nan
+    field = TriPlaneRadiance(TriPlaneRows.of(planes), HALF, config.build())
+    points = torch.tensor([[[0.0, 0.0, 0.0], [0.3, 0.3, 0.3], [math.nan, 0.1, 0.1], [math.inf, 0.1, 0.1]]])
+    with torch.no_grad():
+        density, colors = field(points)
+        expected, _ = _plain(field)(points[:, 1:2])
+    assert density[0, 0].isnan()
+    assert colors[0, 0].isnan().all()
+    torch.testing.assert_close(density[:, 1:2], expected)
+    assert density[0, 3].isfinite()
+
+
 def test_objects_and_threads_do_not_matter():
     field, threads = _field(objects=3), torch.get_num_threads()
     points, leaf = (torch.rand(3, 100, 3) * 2 - 1) * HALF, field.network.layers[0].weight

@@ -23,7 +23,8 @@ LANES = 16
 
 _SOURCES = (
     "splats_numba_lanes", "splats_numba_kernels", "splats_numba_order", "splats_numba_projection", "projection",
-    "triplane_numba", "triplane_numba_lanes", "triplane_network_numba", "triplane_march_numba",
+    "triplane_numba", "triplane_numba_lanes", "triplane_numba_products", "triplane_network_numba",
+    "triplane_values_numba", "triplane_march_numba",
 )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from latent3d.rendering.ray_samples import LEAST_ALPHA, LEAST_WEIGHT, RayRendering
 from latent3d.rendering.splats_numba_lanes import LANES, exponential, jit
 from latent3d.rendering.threads import run_shares, thread_count
-from latent3d.rendering.triplane_network_numba import AXES, Network, finish, read_features, run_network
+from latent3d.rendering.triplane_network_numba import Network, new_tile, read_features, run_network
+from latent3d.rendering.triplane_numba import AXES
 
 RAYS = 32
 """Rays that are worked on together."""
@@ -71,10 +72,8 @@ def march_share(
     batch, count = near.shape
     total, channels = coarse + fine, network.formulas.channels
     flat, size = table.reshape(-1), (table.shape[2], table.shape[3], table.shape[4])
-    scratch = (
-        np.empty(network.widths.sum() * LANES, np.float32), np.empty(network.widths[0] * LANES, np.float32),
-        np.empty((RAYS * block, 3), np.float32), np.empty((RAYS * block, 2), np.int64), np.empty(RAYS, np.float32),
-    )  # fmt: skip
+    length = 3 * size[0] * size[1] * size[2]
+    scratch = new_tile(network), np.empty((RAYS * block, 2), np.int64), np.empty(RAYS, np.float32)
     even = _answers(coarse, channels)
     every = _answers(total, channels)
     cumulated, further = np.empty(coarse + 1, np.float32), np.empty(fine, np.float32)
@@ -86,15 +85,15 @@ def march_share(
         active = np.zeros(RAYS, np.bool_)
         for r in range(some):
             active[r] = _spread(r, rays, half, cells[b], coarse, even)
-        _ask(b, some, active, rays, half, limit, block, coarse, even, flat, size, axes, network, scratch)
-        for r in range(some):
-            if active[r] and fine:
-                _draw(even[0][r], even[1][r], rays[2][r], rays[3][r], cumulated, further)
-                _merge(r, rays, half, cells[b], coarse, fine, further, even, every)
         answers = even
-        if fine:
-            answers = every
-            _ask(b, some, active, rays, half, limit, block, total, every, flat, size, axes, network, scratch)
+        for step in range(2 if fine else 1):
+            if step:
+                answers = every
+                for r in range(some):
+                    if active[r]:
+                        _draw(even[0][r], even[1][r], rays[2][r], rays[3][r], cumulated, further)
+                        _merge(r, rays, half, cells[b], coarse, fine, further, even, every)
+            _ask(some, active, rays, half, limit, block, answers, flat, b * length, size, axes, network, scratch)
         for r in range(some):
             n = first + r
             rgb[b, n] = background
@@ -158,10 +157,12 @@ def _spread(r, rays, half, cells, count, answers):
 
 
 @jit()
-def _ask(b, some, active, rays, half, limit, block, count, answers, flat, size, axes, network, scratch):
+def _ask(some, active, rays, half, limit, block, answers, flat, base, size, axes, network, scratch):
     """Fill in what is not known, block of samples by block, as long as rays have not ended."""
     samples, density, colors, done = answers
-    tile, rows, positions, owners, optical = scratch
+    tile, owners, optical = scratch
+    count = samples.shape[1]
+    values, positions, channels = tile[0], tile[2], network.formulas.channels
     optical[:] = 0
     for start in range(0, count, block):
         end, asked = min(start + block, count), 0
@@ -170,21 +171,22 @@ def _ask(b, some, active, rays, half, limit, block, count, answers, flat, size, 
                 continue
             for s in range(start, end):
                 if not done[r, s]:
-                    for axis in range(3):
-                        positions[asked, axis] = _at(r, rays, half, samples[r, s], axis)
                     owners[asked, 0], owners[asked, 1] = r, s
                     done[r, s] = True
                     asked += 1
         for first in range(0, asked, LANES):
             lanes = min(LANES, asked - first)
-            read_features(tile, rows, flat, b, size[0], size[1], size[2], axes, positions, first, lanes)
-            out = run_network(network, tile, 0)
-            finish(network.formulas, tile, out)
             for lane in range(lanes):
                 r, s = owners[first + lane, 0], owners[first + lane, 1]
-                density[r, s] = tile[out + lane]
-                for c in range(network.formulas.channels):
-                    colors[r, s, c] = tile[out + (1 + c) * LANES + lane]
+                for axis in range(3):
+                    positions[axis * LANES + lane] = _at(r, rays, half, samples[r, s], axis)
+            read_features(tile, flat, base, size, axes, lanes)
+            out = run_network(network, values, 0)
+            for lane in range(lanes):
+                r, s = owners[first + lane, 0], owners[first + lane, 1]
+                density[r, s] = values[out + lane]
+                for c in range(channels):
+                    colors[r, s, c] = values[out + (1 + c) * LANES + lane]
         for r in range(some):
             if active[r]:
                 t, near, far = samples[r], rays[2][r], rays[3][r]

@@ -100,44 +100,20 @@ def sample_share(share, shares, table, positions, axes, factor, out, planes):
     batch, count = positions.shape[0], positions.shape[1]
     height, width, channels = table.shape[2], table.shape[3], table.shape[4]
     flat, target = table.reshape(-1), out.reshape(-1)
-    total = batch * count
+    whole, total = channels - channels % LANES, batch * count
     for index in range(total * share // shares, total * (share + 1) // shares):
         b, n = index // count, index % count
-        point = (positions[b, n, 0], positions[b, n, 1], positions[b, n, 2])
-        add_features(flat, b, height, width, channels, axes, point, factor, target, index * planes * channels, planes)
-
-
-@jit()
-def add_features(flat, b, height, width, channels, axes, point, factor, target, at, planes):
-    """Add the features of one point of object ``b`` to target.flat[at : at + planes channels]."""
-    whole = channels - channels % LANES
-    for plane in range(3):
-        columns, right, _ = _neighbours(point[axes[plane, 0]], width)
-        rows, down, _ = _neighbours(point[axes[plane, 1]], height)
-        places = _places((b * 3 + plane) * height, rows, columns, width, channels)
-        factors = _products(down, right, factor)
-        to = at + plane % planes * channels
-        for c in range(0, whole, LANES):
-            blend_lanes(target, to + c, flat, _shifted(places, c), factors)
-        for c in range(whole, channels):
-            for k in range(4):
-                target[to + c] += factors[k] * flat[places[k] + c]
-
-
-@jit()
-def scatter_features(target, b, height, width, channels, axes, point, factor, incoming, at):
-    """Gradients of `add_features` with one set of channels: from incoming.flat[at : at + channels] to the table's."""
-    whole = channels - channels % LANES
-    for plane in range(3):
-        columns, right, _ = _neighbours(point[axes[plane, 0]], width)
-        rows, down, _ = _neighbours(point[axes[plane, 1]], height)
-        places = _places((b * 3 + plane) * height, rows, columns, width, channels)
-        factors = _products(down, right, factor)
-        for c in range(0, whole, LANES):
-            scatter_lanes(target, _shifted(places, c), incoming, at + c, factors)
-        for c in range(whole, channels):
-            for k in range(4):
-                target[places[k] + c] += factors[k] * incoming[at + c]
+        for plane in range(3):
+            columns, right, _ = _neighbours(positions[b, n, axes[plane, 0]], width)
+            rows, down, _ = _neighbours(positions[b, n, axes[plane, 1]], height)
+            places = _places((b * 3 + plane) * height, rows, columns, width, channels)
+            factors = _products(down, right, factor)
+            at = (index * planes + plane % planes) * channels
+            for c in range(0, whole, LANES):
+                blend_lanes(target, at + c, flat, _shifted(places, c), factors)
+            for c in range(whole, channels):
+                for k in range(4):
+                    target[at + c] += factors[k] * flat[places[k] + c]
 
 
 @jit()

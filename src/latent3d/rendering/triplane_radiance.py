@@ -93,7 +93,7 @@ class TriPlaneRadiance:
         """
         if self.compiled(points) and not _needs_gradient([points]):
             table, formulas = self.rows.table, self._formulas()
-            return _loops("network").evaluate(table, points, self.half_size, formulas, self._parameters())
+            return _loops("values").evaluate(table, points, self.half_size, formulas, self._parameters())
         return self.plain(points) if self.asked is None else self.asked(self.plain, points)
 
     def plain(self, points: Float[Tensor, "b n 3"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n c"]]:
@@ -105,7 +105,9 @@ class TriPlaneRadiance:
         """Whether compiled loops apply to this field at these points, or along rays with these origins."""
         tensors = [self.rows.table, *self._parameters(), *places]
         plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-        return self.fused and plain and have_numba()
+        # loops count an object's pixels in float32, and its numbers in 32 bits
+        small = self.rows.table[0, ..., 0].numel() < 2**24 and self.rows.table[0].numel() < 2**31
+        return self.fused and plain and small and have_numba()
 
     def constant(self, *places: Tensor) -> bool:
         """Whether neither the field nor these need a gradient."""
@@ -158,7 +160,7 @@ class TriPlaneRadiance:
         shares = F.linear(rearrange(own, "b n c p -> b p n c"), self._parameters()[0] / planes)
         shares = rearrange(shares.detach(), "b p (i j) u -> b p i j u", i=len(places))
         network = _loops("network").pack(self._parameters(), self._formulas())
-        return _loops("network").grid_density(shares, network)
+        return _loops("values").grid_density(shares, network)
 
     def _parameters(self) -> list[Tensor]:
         """Weight and bias of every layer, in turn."""

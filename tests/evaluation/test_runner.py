@@ -268,3 +268,53 @@ def test_interpolation_has_the_baselines_of_two_pictures_and_extrapolation_has_n
     assert _mean(record, "nearest_reference", "psnr") - 1 < blend < flow < _mean(record, "warp_true_depth", "psnr")
     outside = _run(tmp_path, None, Planes(1), protocol="ggs_two_ref_outside")
     assert list(outside["methods"]) == ["truth", "nearest_reference", "warp_true_depth"]
+
+
+def test_clips_and_warps_are_scored_where_they_are_asked_for(oracle_run, tmp_path):
+    from latent3d.evaluation.dense_features import dense_random_conv
+    from latent3d.evaluation.video_features import VideoExtractor, random3d
+    from latent3d.evaluation.warp_distance import WarpMetric
+
+    measures = {"video": random3d(), "warp": WarpMetric(dense_random_conv())}
+    record = _run(tmp_path, Oracle(), **measures)
+    # Nothing else changes, and records without these two do not mention them.
+    plain = oracle_run[2]
+    assert plain["methods"]["splats@1"]["per_scene"]["psnr"] == record["methods"]["splats@1"]["per_scene"]["psnr"]
+    assert not {"video", "warp"} & plain.keys()
+    assert _mean(plain, "truth", "warp_distance") is None
+    fvd = {name: method["distances"]["FVD_random3d"] for name, method in record["methods"].items() if name != "truth"}
+    assert 0 < fvd["warp_true_depth"] < 0.1 * fvd["nearest_reference"]
+    assert _mean(record, "truth", "warp_distance") < 0.04
+    assert _mean(record, "truth", "warp_distance") < _mean(record, "nearest_reference", "warp_distance")
+    assert _mean(record, "nearest_reference", "warp_distance_own") is None
+    assert _mean(record, "truth", "warp_distance_own") == pytest.approx(
+        _mean(record, "truth", "warp_distance"), abs=0.01
+    )
+    assert 0.5 < _mean(record, "splats@1", "warp_overlap_own") <= 1
+    assert _mean(record, "splats@1", "warp_distance_own") < 0.15
+    text = (tmp_path / "ggs_two_ref_planes.md").read_text()
+    for part in ("| FVD_random3d |", "| WD_random_conv |", "| WD_random_conv, own depth |", "N = 2 clips"):
+        assert part in text
+    assert "| FVD |" not in text
+    assert "MEt3R" not in text
+    assert "WD_" not in (oracle_run[0] / "ggs_two_ref_planes.md").read_text()
+    assert "FVD_random3d" in compare(record, record)
+    with pytest.raises(ValueError, match="differ in 'video'"):
+        compare(plain, record)
+    with pytest.raises(ValueError, match="at least 10 frames, not 8; ask for more views"):
+        _run(tmp_path, None, video=VideoExtractor("i3d", "0" * 64, "none", 10, lambda clips: clips.flatten(1)))
+
+
+def test_the_command_takes_both_by_name(tmp_path):
+    common = {"out": tmp_path, "baselines_only": True, "progress": False}
+    record = evaluate_command(
+        family="rooms", scenes=2, split="val", protocol="ggs_two_ref", views=4, video_extractor="random3d",
+        warp_extractor="random_conv", **common,
+    )[0]  # fmt: skip
+    assert record["video"]["name"] == "random3d"
+    assert record["video"]["sha256"] != record["warp"]["extractor"]["sha256"]
+    assert _mean(record, "truth", "warp_distance") < _mean(record, "nearest_reference", "warp_distance")
+    with pytest.raises(ValueError, match="of scenes; leave"):
+        evaluate_command(protocol="objects_generation", warp_extractor="random_conv", **common)
+    with pytest.raises(ValueError, match="unknown video extractor"):
+        evaluate_command(video_extractor="x", **common)

@@ -63,6 +63,14 @@ class Evaluate:
     """Network whose features the Frechet distance compares."""
     extractor_weights: Annotated[Path | None, option("FILE", "none")] = None
     """Its weights, where it needs some."""
+    video_extractor: Annotated[str | None, option("NAME", "none")] = None
+    """Network of the Frechet distance of clips: random3d, or with a file i3d (cropped) or i3d_stretch."""
+    video_weights: Annotated[Path | None, option("FILE", "none")] = None
+    """Its weights: i3d_torchscript.pt."""
+    warp_extractor: Annotated[str | None, option("NAME", "none")] = None
+    """Features of neighbouring views that are compared after a warp by depth: random_conv, or dino."""
+    warp_weights: Annotated[Path | None, option("DIR", "none")] = None
+    """Their weights, where they need some."""
     lpips: Annotated[tuple[Path, Path] | None, option("TRUNK HEADS", "none")] = None
     """LPIPS from local files: torchvision's AlexNet or VGG16, and its linear heads."""
     clip: Annotated[Path | None, option("DIR", "none")] = None
@@ -96,6 +104,10 @@ class Evaluate:
                 split=self.split,
                 extractor=self.extractor,
                 extractor_weights=self.extractor_weights,
+                video_extractor=self.video_extractor,
+                video_weights=self.video_weights,
+                warp_extractor=self.warp_extractor,
+                warp_weights=self.warp_weights,
                 lpips_files=self.lpips,
                 clip=self.clip,
                 inputs=self.inputs,

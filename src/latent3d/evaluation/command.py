@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from latent3d.data.captures.reference_scale import TYPICAL_DEPTH
+from latent3d.evaluation.dense_features import build_dense_extractor
 from latent3d.evaluation.features import build_extractor
 from latent3d.evaluation.object_command import OBJECT_PROTOCOLS, TRAINING_SHAPES, ObjectModel, evaluate_objects
 from latent3d.evaluation.perceptual import lpips
@@ -24,6 +25,8 @@ from latent3d.evaluation.protocols import (
 from latent3d.evaluation.published import PublishedCases, PublishedScenes
 from latent3d.evaluation.records import markdown
 from latent3d.evaluation.runner import EvaluationConfig, evaluate, load_model, weights_folder
+from latent3d.evaluation.video_features import build_video_extractor
+from latent3d.evaluation.warp_distance import WarpMetric
 from latent3d.hardware import has_bf16
 from latent3d.io.atomic import write_text
 from latent3d.weights import read_json
@@ -51,6 +54,10 @@ def evaluate_command(
     split: str = "test",
     extractor: str = "random_conv",
     extractor_weights: str | Path | None = None,
+    video_extractor: str | None = None,
+    video_weights: str | Path | None = None,
+    warp_extractor: str | None = None,
+    warp_weights: str | Path | None = None,
     lpips_files: tuple[str | Path, str | Path] | None = None,
     clip: str | Path | None = None,
     inputs: int = 4,
@@ -81,6 +88,10 @@ def evaluate_command(
         steps: numbers of denoising steps (default 1 and 30; for objects what the weights recommend); scene i samples
             with ``seed`` + i.
         extractor, extractor_weights: see `latent3d.evaluation.features.build_extractor`.
+        video_extractor, video_weights: of the Fréchet distance of clips of scenes, see
+            `latent3d.evaluation.video_features.build_video_extractor`; without a name no such distance.
+        warp_extractor, warp_weights: of the distance of neighbouring views of scenes after a warp, see
+            `latent3d.evaluation.dense_features.build_dense_extractor`; without a name no such score.
         lpips_files: trunk and linear heads (see `latent3d.evaluation.perceptual.lpips`); without them no LPIPS.
         clip: folder of a CLIP model, for CLIP-I of objects (with ``extractor`` clip, that one serves).
         inputs, conditions, guidance, training: of objects, see `latent3d.evaluation.object_command.evaluate_objects`.
@@ -98,7 +109,13 @@ def evaluate_command(
     kinds = _names(family)
     features = build_extractor(extractor, extractor_weights)
     perceptual = None if lpips_files is None else lpips(*lpips_files)
+    video = None if video_extractor is None else build_video_extractor(video_extractor, video_weights)
+    warp = None if warp_extractor is None else WarpMetric(build_dense_extractor(warp_extractor, warp_weights))
     if any(name.startswith(OBJECTS) for name in names):
+        if video is not None or warp is not None:
+            raise ValueError(
+                "clips and warps are of scenes; leave --video-extractor and --warp-extractor out for objects"
+            )
         embedding = features if clip is None and extractor == "clip" else clip and build_extractor("clip", clip)
         if load_objects is None and not baselines_only:
             raise ValueError(
@@ -130,8 +147,8 @@ def evaluate_command(
         jobs += [(source, each, config) for source in worlds for each in protocols]
     records = [
         evaluate(
-            model, source, each, out, config=settings, extractor=features, perceptual=perceptual, weights=about,
-            device=device, progress=progress,
+            model, source, each, out, config=settings, extractor=features, perceptual=perceptual, video=video,
+            warp=warp, weights=about, device=device, progress=progress,
         )
         for source, each, settings in jobs
     ]  # fmt: skip

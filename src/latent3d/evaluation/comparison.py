@@ -41,7 +41,7 @@ def check_comparable(first: dict[str, Any], second: dict[str, Any]) -> None:
             f"the features of the two results come from other extractors ({one['name']} and {two['name']}, or another "
             "file or resize rule); evaluate both with one --extractor"
         )
-    for key in ("resolution", "tsed", "depth", "perceptual", "clouds", "embedding"):
+    for key in ("resolution", "tsed", "depth", "perceptual", "video", "warp", "clouds", "embedding"):
         if first.get(key) != second.get(key):
             raise ValueError(f"the two results differ in '{key}' and cannot be compared; evaluate both the same way")
     one, two = (record.get("seen", {}).get("tolerance") for record in (first, second))

@@ -35,9 +35,14 @@ COLUMNS = {
     "abs_rel": ("AbsRel", 3),
     "tsed": ("TSED", 2),
     "tsed_matches": ("matches", 0),
+    "warp_distance": ("{warp}", 3),
+    "warp_distance_own": ("{warp}, own depth", 3),
+    "warp_overlap_own": ("overlap", 2),
     "seconds": ("s/scene", 2),
 }
-"""Per-scene numbers that the table prints: heading and digits."""
+"""Per-scene numbers that the table prints: heading (with the name of the measure after a warp) and digits."""
+CLIP = "clip "
+"""Begins the names of features of clips, which stand beside those of single images."""
 PARTS = ("metric_version", "protocol", "scenes", "first_scene_sha256", "resolution", "extractor", "methods")
 """What every record holds, by which a file is known to be one."""
 
@@ -84,7 +89,15 @@ def table_of(record: dict[str, Any]) -> Table:
         )
         return Table(columns, distances, own["items"])
     names = [score_name(kind, record["extractor"]["name"]) for kind in ("FD", "KD")]
-    columns = {key: column for key, column in COLUMNS.items() if key != "lpips" or record.get("perceptual")}
+    names += [score_name("FVD", record["video"]["name"])] if record.get("video") else []
+    warp = record.get("warp")
+    left_out = [key for key in COLUMNS if key.startswith("warp_") and not warp]
+    left_out += [] if record.get("perceptual") else ["lpips"]
+    columns = {
+        key: (head.format(warp=warp and warp["name"]), digits)
+        for key, (head, digits) in COLUMNS.items()
+        if key not in left_out
+    }
     return Table(columns, {name: (name, ".4g") for name in names}, "scenes")
 
 
@@ -102,7 +115,8 @@ def build_record(
     Args:
         conditions: metric_version, protocol, scenes, config, extractor and weights, as plain dictionaries.
         entries: per scene ``scores`` (by method, then number), ``size``, ``factor`` and perhaps ``seen_share``.
-        features: of all target images by method, (N, d), the truth's among them.
+        features: of all target images by method, (N, d), the truth's among them; those of clips, one per scene, begin
+            with `CLIP`.
     """
     extractor, config = conditions["extractor"], conditions["config"]
     methods: dict[str, dict[str, Any]] = {}
@@ -111,7 +125,7 @@ def build_record(
         curve = {t: interval(array([item["tsed_curve"][t] for item in rows]))["mean"] for t in rows[0]["tsed_curve"]}
         methods[name] = score_columns(rows, METRICS) | {
             "tsed_curve": curve,
-            "distances": None if name == TRUTH else set_distances(features[TRUTH], features[name], extractor["name"]),
+            "distances": None if name == TRUTH else _distances(features, name, extractor, conditions.get("video")),
         }
     nearest = array(methods[NEAREST]["per_scene"]["psnr"])
     shares = array([entry.get("seen_share") for entry in entries])
@@ -134,6 +148,17 @@ def build_record(
         "methods": methods,
     }
     return plain(record)
+
+
+def _distances(
+    features: dict[str, Tensor], name: str, extractor: dict[str, Any], video: dict[str, Any] | None
+) -> dict[str, float] | None:
+    """Distances of a method's images and, where a video extractor was given, of its clips to the truth."""
+    images = set_distances(features[TRUTH], features[name], extractor["name"])
+    if video is None or len(features[CLIP + TRUTH]) < 2:
+        return images
+    clips = frechet_distance(features[CLIP + TRUTH], features[CLIP + name])
+    return (images or {}) | {score_name("FVD", video["name"]): clips}
 
 
 def set_distances(real: Tensor, fake: Tensor, extractor: str) -> dict[str, float] | None:
@@ -228,6 +253,17 @@ def _scene_caption(record: dict[str, Any]) -> str:
     )
     if perceptual := record.get("perceptual"):
         text += f" LPIPS is {perceptual['name']}, v0.1 heads."
+    if video := record.get("video"):
+        text += (
+            f" {score_name('FVD', video['name'])}: {video['name']} ({video['sha256'][:12]}), {video['resize_rule']}, "
+            f"N = {scenes['count']} clips of {video['clips']}."
+        )
+    if warp := record.get("warp"):
+        text += (
+            f" {warp['name']}: features of a view, carried into its neighbour, against the neighbour's own; by true "
+            "depth, or among the targets by the method's own rendered depth (overlap: share of pixels that took part); "
+            f"{warp['extractor']['name']} ({warp['extractor']['sha256'][:12]})."
+        )
     scale = record.get("scale", {})
     if scale.get("median_depth") is not None:
         text += (

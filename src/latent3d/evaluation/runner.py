@@ -22,15 +22,18 @@ from tqdm import tqdm
 from latent3d.config import Config
 from latent3d.evaluation.baselines import repeat_references, warp_references
 from latent3d.evaluation.consistency import TSEDConfig
-from latent3d.evaluation.features import FeatureExtractor, extract, random_conv, to_uint8
+from latent3d.evaluation.features import FeatureExtractor, random_conv, to_uint8
+from latent3d.evaluation.measures import Measures
 from latent3d.evaluation.perceptual import PerceptualDistance
 from latent3d.evaluation.protocols import SceneSource, ViewProtocol
 from latent3d.evaluation.published import PublishedCases
 from latent3d.evaluation.records import METRIC_VERSION, build_record, markdown
 from latent3d.evaluation.scene_cache import SceneCache
-from latent3d.evaluation.scoring import NEAREST, ROUND_TRIP, TRUE_WARP, TRUTH, Prediction, SceneTask, score_prediction
+from latent3d.evaluation.scoring import NEAREST, ROUND_TRIP, TRUE_WARP, TRUTH, Prediction, SceneTask
 from latent3d.evaluation.two_view_baselines import METHODS
+from latent3d.evaluation.video_features import VideoExtractor
 from latent3d.evaluation.visibility import SEEN_TOLERANCE
+from latent3d.evaluation.warp_distance import WarpMetric
 from latent3d.geometry.cameras import Cameras
 from latent3d.io.atomic import write_text
 from latent3d.representations.gaussians import Gaussians
@@ -157,6 +160,8 @@ def evaluate(
     config: EvaluationConfig | None = None,
     extractor: FeatureExtractor | None = None,
     perceptual: PerceptualDistance | None = None,
+    video: VideoExtractor | None = None,
+    warp: WarpMetric | None = None,
     weights: dict[str, Any] | None = None,
     device: str = "cpu",
     sheet_scenes: int = 6,
@@ -168,7 +173,7 @@ def evaluate(
         source: the scenes; all of them are evaluated.
         protocol: one for all scenes, or published cases together with their `PublishedScenes`.
         out: folder of results; per-scene numbers lie in its ``cache``, by a hash of everything they depend on.
-        perceptual: LPIPS, where its files are at hand (see `latent3d.evaluation.perceptual.lpips`).
+        extractor, perceptual, video, warp: see `Measures`; without an extractor random_conv.
         weights: what identifies the model, with its ``sha256``; goes into the record and the hash.
         sheet_scenes: scenes on the picture sheet, spread over the list.
         progress: progress bar with the time left, on stderr.
@@ -177,13 +182,16 @@ def evaluate(
         The record.
 
     Raises:
-        ValueError: without scenes, or for a model without ``weights`` (its cache could be mistaken for another's).
+        ValueError: without scenes, for a model without ``weights`` (its cache could be mistaken for another's), or for
+            scenes with fewer frames than ``video`` needs.
     """
-    config, extractor = config or EvaluationConfig(), extractor or random_conv()
+    config = config or EvaluationConfig()
     if len(source) < 1:
         raise ValueError("there is nothing to evaluate; ask for at least one scene")
     if model is not None and not (weights or {}).get("sha256"):
         raise ValueError("name the model's weights by their sha256, so that results of two models cannot mix")
+    measures = Measures(extractor or random_conv(), perceptual, video, warp)
+    measures.check(protocol, len(source))
     about = weights if model is not None else None
     # The number of scenes is no condition of a scene: a longer run continues a shorter one.
     scenes = {key: value for key, value in source.describe().items() if key != "indices"}
@@ -192,11 +200,10 @@ def evaluate(
         "protocol": protocol.to_dict(),
         "scenes": scenes,
         "config": config.to_dict(),
-        "extractor": {"name": extractor.name, "sha256": extractor.sha256, "resize_rule": extractor.resize_rule},
-        "perceptual": None if perceptual is None else {"name": perceptual.name, "sha256": list(perceptual.sha256)},
         "weights": about,
         # A changed world generator or changed photos must not continue an old cache.
         "first_scene_sha256": hashlib.sha256(to_uint8(source.scene(0).images).numpy().tobytes()).hexdigest(),
+        **measures.conditions(),
     }
     out, total = Path(out), len(source)
     cache = SceneCache(out / "cache", conditions)
@@ -214,8 +221,7 @@ def evaluate(
             for steps in config.steps:
                 answers = predict(model, task, steps, config.seed + index, device, config.bf16)
                 predictions |= {f"{name}@{steps}": answer for name, answer in answers.items()}
-        scores = {name: score_prediction(item, task, config.tsed, perceptual) for name, item in predictions.items()}
-        features = {name: extract(extractor, to_uint8(item.images)) for name, item in predictions.items()}
+        scores, features = measures.of(predictions, task, config.tsed)
         cache.store(index, task, predictions, scores, features, index in shown)
     record = build_record(conditions | {"scenes": source.describe()}, cache.entries(total), cache.features(total))
     stem = f"{protocol.name}_{scenes['family']}"

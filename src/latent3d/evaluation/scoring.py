@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent3d.data.captures.reference_scale import matched_depth
 from latent3d.evaluation.consistency import TSEDConfig, tsed
+from latent3d.evaluation.features import to_uint8
 from latent3d.evaluation.geometry_metrics import depth_scores
 from latent3d.evaluation.image_metrics import psnr, sharpness, ssim
 from latent3d.evaluation.perceptual import PerceptualDistance
 from latent3d.evaluation.protocols import ViewProtocol
 from latent3d.evaluation.visibility import seen_mask
+from latent3d.evaluation.warp_distance import WarpMetric, warp_distances
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 
@@ -31,6 +34,10 @@ METRICS = (
     "delta1",
     "tsed",
     "tsed_matches",
+    "warp_distance",
+    "warp_overlap",
+    "warp_distance_own",
+    "warp_overlap_own",
     "seconds",
 )
 """Per-scene numbers, in the order of the record; a number that a scene cannot have is NaN."""
@@ -96,13 +103,17 @@ class SceneTask:
 
 
 def score_prediction(
-    prediction: Prediction, task: SceneTask, config: TSEDConfig, perceptual: PerceptualDistance | None = None
+    prediction: Prediction,
+    task: SceneTask,
+    config: TSEDConfig,
+    perceptual: PerceptualDistance | None = None,
+    warp: WarpMetric | None = None,
 ) -> dict[str, Any]:
     """All `METRICS` of one method on one scene, and the TSED curve under ``tsed_curve``.
 
     PSNR and SSIM are per image, then averaged over the targets; images without enough (un)seen pixels are left out of
-    the masked means. LPIPS is there where ``perceptual`` is given. TSED is measured along the whole path with the
-    references' own pictures in their places.
+    the masked means. LPIPS is there where ``perceptual`` is given, distances after a warp (`warp_scores`) where
+    ``warp`` is. TSED is measured along the whole path with the references' own pictures in their places.
     """
     images, truth = prediction.images.clamp(0, 1), task.targets.images
     scores: dict[str, Any] = dict.fromkeys(METRICS, math.nan)
@@ -123,7 +134,9 @@ def score_prediction(
         plain = depth_scores(prediction.depths, task.targets.depths)
         aligned = depth_scores(prediction.depths, task.targets.depths, alignment="median")
         scores |= {"abs_rel": plain.abs_rel, "delta1": plain.delta1, "abs_rel_median_aligned": aligned.abs_rel}
-    path = task.protocol.in_path_order(task.references.images, images)
+    if warp is not None:
+        scores |= warp_scores(prediction, task, warp)
+    path = path_images(task, images)
     summary = tsed(path, path_cameras(task), config).summary(config)
     return scores | {"tsed": summary["tsed"], "tsed_matches": summary["matches"], "tsed_curve": summary["curve"]}
 
@@ -133,6 +146,34 @@ def _scaled(views: Views, factor: float) -> Views:
         return views
     depths = None if views.depths is None else views.depths * factor
     return replace(views, cameras=views.cameras.scaled(factor), depths=depths)
+
+
+def warp_scores(prediction: Prediction, task: SceneTask, metric: WarpMetric) -> dict[str, float]:
+    """Distances and overlaps of neighbouring views after a warp, by two kinds of depth that are never mixed.
+
+    ``warp_distance``: along the whole path, references' own pictures included, by true depth: do the pictures show the
+    true scene's surfaces? ``warp_distance_own``: among the targets, by the depth that the method itself renders there:
+    do its pictures fit its own scene? A number whose depth is unknown is missing.
+    """
+    order = task.protocol.in_path_order
+    scores: dict[str, float] = {}
+    parts = [metric.extractor(to_uint8(part)) for part in (task.references.images, prediction.images)]
+    if task.references.depths is not None and task.targets.depths is not None:
+        depths = order(task.references.depths, task.targets.depths)
+        views = Views(path_images(task, prediction.images), path_cameras(task), depths)
+        found = warp_distances(order(*parts), views, tolerance=metric.tolerance)
+        scores |= {"warp_distance": found.mean, "warp_overlap": found.mean_overlap}
+    if prediction.depths is not None:
+        along = torch.tensor(task.protocol.targets).argsort()
+        views = Views(prediction.images, task.targets.cameras, prediction.depths)[along]
+        found = warp_distances(parts[1][along], views, tolerance=metric.tolerance)
+        scores |= {"warp_distance_own": found.mean, "warp_overlap_own": found.mean_overlap}
+    return scores
+
+
+def path_images(task: SceneTask, images: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "v 3 h w"]:
+    """A method's pictures of the targets in path order, with the references' own pictures in their places."""
+    return task.protocol.in_path_order(task.references.images, images)
 
 
 def path_cameras(task: SceneTask) -> Cameras:

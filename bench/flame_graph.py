@@ -163,12 +163,13 @@ def _boxes(node: Node, total: float, x: float, y: float, width: float, out: list
 
 
 def _label(node: Node, share: float, x: float, y: float, width: float) -> str:
-    """The name with its share, or what the box has room for: the name, the function without its class, its start."""
+    """The name with its share, or what the box has room for: the name, its telling part, the start of that."""
     room = int((width - 6) / CHARACTER)
     if room < 3:
         return ""
     name = node.frame.name
-    short = name.partition(" ")[0].rpartition(".")[2] or name
+    owner, _, function = name.partition(" ")[0].rpartition(".")
+    short = owner.rpartition(".")[2] if function in ("forward", "__call__", "build") and owner else function or name
     choices = (f"{name} {share:.0%}", name, f"{short} {share:.0%}", short)
     said = next((choice for choice in choices if len(choice) <= room), short[: room - 1] + "…")
     return f'<text x="{x + 3:.2f}" y="{y + 13}">{html.escape(said)}</text>'

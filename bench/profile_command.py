@@ -39,6 +39,7 @@ THROUGH = (
     *("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/autograd/function.py"),
 )
 """Files whose frames only pass calls on."""
+NAMELESS = ("<lambda>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
 
 RawStack = tuple[tuple[CodeType, int], ...]
 
@@ -126,7 +127,11 @@ def readable(stack: RawStack) -> tuple[Frame, ...]:
     starts = (
         i for mark in ("latent3d/apps/cmd_", "latent3d/") for i, (code, _) in enumerate(stack) if mark in place_of(code)
     )
-    stack = tuple(item for item in stack[next(starts, 0) :] if not place_of(item[0]).startswith(THROUGH))
+    stack = tuple(
+        (code, line)
+        for code, line in stack[next(starts, 0) :]
+        if code.co_name not in NAMELESS and not place_of(code).startswith(THROUGH)
+    )
     if any(code.co_name == "<module>" for code, _ in stack):
         return imported(stack)
     places = [place_of(code) for code, _ in stack]

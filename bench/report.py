@@ -2,8 +2,8 @@
 
     python bench/report.py [--out out/bench] [--minutes 10] [--threads 2] [--only NAME ...]
 
-Every part is a script of its own with a time limit; one that does not end in time is stopped, and the report has the
-rows that it had until then. Parts that no time is left for are named in the report.
+Every part is a script of its own with a share of the time; what the parts before it have not used is added. One that
+does not end in time is stopped, and the report has the rows that it had until then.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 from tables import Table, described, machine, read_json
 
 BENCH = Path(__file__).resolve().parent
+LEAST = 1.0
+"""Seconds below which a part is not started."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Part:
         name: for the options and the progress lines.
         title: heading in the report.
         arguments: of the script ``file`` in this folder; "OUT" stands for the report's folder.
-        limit: most seconds.
+        share: seconds of ten minutes; it may take this share of the time that is left for it and the parts behind it.
         picture: file that it writes into the report's folder.
     """
 
@@ -41,19 +43,19 @@ class Part:
     title: str
     file: str
     arguments: tuple[str, ...] = ()
-    limit: float = 60.0
+    share: float = 60.0
     picture: str | None = None
 
 
 PARTS = (
-    Part("end-to-end", "End to end", "end_to_end.py", ("--limit", "40"), limit=90),
-    Part("splats", "Splatting", "rasteriser.py", limit=200),
-    Part("volume", "Tri-planes: sampling and volume rendering", "volume.py", limit=40),
-    Part("meshes", "Meshes", "meshes.py", limit=25),
-    Part("denoisers", "Denoisers of scenes", "denoisers.py", limit=30),
-    Part("growth", "How cost grows", "scaling.py", ("--picture", "OUT/scaling.png"), limit=75, picture="scaling.png"),
-    Part("objects-denoiser", "Denoiser of objects", "denoisers_plane.py", limit=70),
-    Part("objects-decoder", "Decoder of objects", "triplane_decoder.py", limit=70),
+    Part("end-to-end", "End to end", "end_to_end.py", ("--limit", "45"), share=100),
+    Part("splats", "Splatting", "rasteriser.py", share=190),
+    Part("volume", "Tri-planes: sampling and volume rendering", "volume.py", share=40),
+    Part("meshes", "Meshes", "meshes.py", share=25),
+    Part("denoisers", "Denoisers of scenes", "denoisers.py", share=30),
+    Part("growth", "How cost grows", "scaling.py", ("--picture", "OUT/scaling.png"), share=75, picture="scaling.png"),
+    Part("objects-denoiser", "Denoiser of objects", "denoisers_plane.py", share=70),
+    Part("objects-decoder", "Decoder of objects", "triplane_decoder.py", share=70),
 )
 
 
@@ -151,13 +153,10 @@ def run_all(parts: Sequence[Part], out: Path, seconds: float, threads: int, titl
     about, results, start = machine(threads) | more, [], time.monotonic()
     for index, part in enumerate(parts):
         left = seconds - (time.monotonic() - start)
-        limit = min(part.limit, left)
-        ahead = min(left, sum(each.limit for each in parts[index:]))
-        print(
-            f"\n[{index + 1}/{len(parts)}] {part.name}: at most {minutes(limit)}; all at most {minutes(ahead)} more\n"
-        )
+        limit = left * part.share / sum(each.share for each in parts[index:])
+        print(f"\n[{index + 1}/{len(parts)}] {part.name}: at most {minutes(limit)}; all at most {minutes(left)} more\n")
         sys.stdout.flush()
-        if limit < min(10.0, part.limit):
+        if limit < LEAST:
             results.append(Result(part, "It was not run: no time was left; give more with --minutes."))
             continue
         own = [argument.replace("OUT", str(out)) for argument in part.arguments]

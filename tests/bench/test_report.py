@@ -35,15 +35,15 @@ def script(tmp_path):
 
 
 def test_parts_fit_into_ten_minutes_and_their_scripts_exist():
-    assert sum(part.limit for part in PARTS) <= 600
+    assert sum(part.share for part in PARTS) == 600
     assert all((report.BENCH / part.file).is_file() for part in PARTS)
 
 
 def test_the_report_has_the_rows_of_all_parts_and_names_those_without_time(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "BENCH", script(tmp_path).parent)
     # Read by the parts' own interpreter; the folder of `tables` is in the script.
-    parts = [Part("one", "One", "fake.py", limit=100), Part("two", "Two", "fake.py", limit=0.5)]
-    assert run_all(parts, tmp_path / "out", seconds=100, threads=1)
+    parts = [Part("one", "One", "fake.py", share=100), Part("two", "Two", "fake.py", share=10)]
+    assert run_all(parts, tmp_path / "out", seconds=200, threads=1)
     values = json.loads((tmp_path / "out" / "report.json").read_text())
     assert values["machine"]["processor"]
     assert [part["name"] for part in values["parts"]] == ["one", "two"]

@@ -19,6 +19,8 @@ from torch import Tensor
 from latent3d.conditioning.condition import Condition
 from latent3d.denoisers.plane_cost import flops
 from latent3d.denoisers.plane_dit import PlaneDiT, PlaneDiTConfig
+from latent3d.hardware import onednn_is_faster
+from latent3d.nn.inference import for_inference
 
 SIDE = 32
 PRESETS = ("large_image", "large_text", "small")
@@ -49,7 +51,7 @@ def measure(
     condition = condition.to(device)
     latents = torch.randn(1, 3, config.latent_channels, SIDE, SIDE).to(device)
     level = torch.tensor(0.5, device=device)
-    network = shaken(config).to(device)
+    network = for_inference(shaken(config).to(device), direct=onednn_is_faster())
     cost = flops(config, side=SIDE, context=context)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     columns = ("precision", "condition, ms", "ms a call", "GFLOP/s", "difference to fp32")

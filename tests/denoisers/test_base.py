@@ -11,7 +11,7 @@ import torch
 from latent3d.denoisers.base import Denoiser, check_inputs, reference_mask
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import VideoUNetConfig
-from tests.denoisers.common import make_inputs, shake
+from tests.denoisers.common import Inputs, make_inputs, shake
 
 CONFIGS = {"transformer": MultiViewTransformerConfig.tiny(4), "unet": VideoUNetConfig.tiny(4)}
 
@@ -100,6 +100,15 @@ def test_a_condition_starts_without_effect_and_gains_one(config):
 def test_a_condition_needs_its_layer(network):
     with pytest.raises(ValueError, match="condition_channels"):
         network(*make_inputs(), condition=torch.zeros(2, 3, 5, 8, 8))
+
+
+@torch.no_grad()
+def test_cached_rays_give_the_same_for_all_scenes_and_for_some(network):
+    inputs = make_inputs(height=6, width=10)
+    cached = network.precompute(inputs.plucker)
+    assert torch.equal(network(*inputs._replace(plucker=cached)), network(*inputs))
+    part = Inputs(*(tensor[1:] for tensor in inputs))
+    torch.testing.assert_close(network(*part._replace(plucker=cached[1:])), network(*part))
 
 
 @torch.no_grad()

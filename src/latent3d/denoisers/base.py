@@ -6,10 +6,26 @@ size (8 h, 8 w), L, D = length and width of a context.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CachedRays:
+    """What a denoiser makes of the frames' ray maps: the same at every noise level, computed once per sample.
+
+    Attributes:
+        features: maps or tokens of all frames, (B, M, ...) each.
+    """
+
+    features: tuple[Tensor, ...]
+
+    def __getitem__(self, index: slice) -> CachedRays:
+        """Some of the scenes; a slice."""
+        return CachedRays(tuple(part[index] for part in self.features))
 
 
 @runtime_checkable
@@ -29,7 +45,7 @@ class Denoiser(Protocol):
         noisy: Float[Tensor, "B M C h w"],
         reference: Float[Tensor, "B M C h w"],
         c_noise: Float[Tensor, "B M"],
-        plucker: Float[Tensor, "B M 6 H W"] | None,
+        plucker: Float[Tensor, "B M 6 H W"] | CachedRays | None,
         context: Float[Tensor, "B L D"] | None = None,
         *,
         condition: Float[Tensor, "B M E h w"] | None = None,
@@ -40,7 +56,8 @@ class Denoiser(Protocol):
             noisy: frames scaled by c_in(sigma); reference frames hold their clean latents.
             reference: clean latents of reference frames, unscaled; exactly zero for target frames.
             c_noise: 0.25 ln sigma of each frame.
-            plucker: ray maps concat(o x d, d) at image resolution; None for the image-to-video prior without poses.
+            plucker: ray maps concat(o x d, d) at image resolution, as they are or as `precompute` made them; None for
+                the image-to-video prior without poses.
             context: extra tokens (an image or text embedding), or None.
             condition: maps known before denoising, such as existing splats rendered at the views (GGS 3.4), for a
                 network built with that many ``condition_channels``; None counts as zeros.
@@ -49,6 +66,10 @@ class Denoiser(Protocol):
 
     def velocity(self, features: Float[Tensor, "B M F h w"]) -> Float[Tensor, "B M C h w"]:
         """v-prediction of the network's own output layer: for the prior stage and the twin without 3D."""
+        ...
+
+    def precompute(self, plucker: Float[Tensor, "B M 6 H W"]) -> CachedRays:
+        """What does not depend on noise, to be given in place of the ray maps in every step of a sampler."""
         ...
 
 
@@ -73,7 +94,12 @@ def merge_condition(x: Tensor, layer: nn.Module | None, condition: Tensor | None
 
 
 def check_inputs(
-    noisy: Tensor, reference: Tensor, c_noise: Tensor, plucker: Tensor | None, latent_channels: int, downscale: int
+    noisy: Tensor,
+    reference: Tensor,
+    c_noise: Tensor,
+    plucker: Tensor | CachedRays | None,
+    latent_channels: int,
+    downscale: int,
 ) -> None:
     """Say what does not fit before a convolution fails in the depths.
 
@@ -92,5 +118,5 @@ def check_inputs(
     if c_noise.shape != (batch, views):
         raise ValueError(f"give one noise level per frame, shape {(batch, views)}, got {tuple(c_noise.shape)}")
     expected = (batch, views, 6, downscale * height, downscale * width)
-    if plucker is not None and plucker.shape != expected:
+    if isinstance(plucker, Tensor) and plucker.shape != expected:
         raise ValueError(f"Plücker maps must have shape {expected}, got {tuple(plucker.shape)}")

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.config import Config
-from latent3d.denoisers.base import check_inputs, merge_condition, reference_mask
+from latent3d.denoisers.base import CachedRays, check_inputs, merge_condition, reference_mask
 from latent3d.memory import recomputed
 from latent3d.nn.attention import CrossAttention, FeedForward, SelfAttention, modulate
 from latent3d.nn.layers import (
@@ -186,7 +186,7 @@ class MultiViewTransformer(nn.Module):
         noisy: Float[Tensor, "B M C h w"],
         reference: Float[Tensor, "B M C h w"],
         c_noise: Float[Tensor, "B M"],
-        plucker: Float[Tensor, "B M 6 H W"] | None,
+        plucker: Float[Tensor, "B M 6 H W"] | CachedRays | None,
         context: Float[Tensor, "B L D"] | None = None,
         *,
         condition: Float[Tensor, "B M E h w"] | None = None,
@@ -204,14 +204,21 @@ class MultiViewTransformer(nn.Module):
 
         planes = torch.cat([noisy, reference, role.expand_as(noisy[:, :, :1])], 2)
         x = self.stem(planes.flatten(0, 1))
+        if isinstance(plucker, Tensor):
+            plucker = self.precompute(plucker)
         if plucker is not None:
-            x = x + self.stem_rays(F.pixel_unshuffle(plucker.flatten(0, 1), self.config.downscale))
+            x = x + plucker.features[0].flatten(0, 1)
         x = merge_condition(x, self.condition_in, condition)
         for block in self.stem_blocks:
             x = recomputed(block, x, flat_embedding)
 
         tokens, grid = self._tokens(x, noisy.shape[1])
-        tokens = tokens + self._codes(tokens, grid, plucker)
+        if plucker is not None:
+            tokens = tokens + plucker.features[1]
+        else:
+            number = torch.arange(noisy.shape[1], device=noisy.device)
+            frame = sinusoidal_embedding(number, self.config.dim, max_period=100.0).to(self.frame.weight.dtype)
+            tokens = tokens + (self._places(grid) + self.frame(frame)[:, None])
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
         for block in self.blocks:
             tokens = recomputed(block, tokens, modulation, context, always=self.config.checkpointing)
@@ -224,6 +231,17 @@ class MultiViewTransformer(nn.Module):
     def velocity(self, features: Float[Tensor, "B M F h w"]) -> Float[Tensor, "B M C h w"]:
         """v-prediction from features: GroupNorm, SiLU, zero-initialised convolution."""
         return self.conv_out(F.silu(self.norm_out(features.flatten(0, 1)))).unflatten(0, features.shape[:2])
+
+    def precompute(self, plucker: Float[Tensor, "B M 6 H W"]) -> CachedRays:
+        """What the stem sees of the rays, and the tokens' codes of place and ray, to be given in place of the maps."""
+        maps = F.pixel_unshuffle(plucker.flatten(0, 1), self.config.downscale)
+        rows, columns = (-(-size // self.config.patch_size) for size in maps.shape[-2:])
+        cell = self.config.patch_size * self.config.downscale
+        rays = F.avg_pool2d(plucker.flatten(0, 1), cell, ceil_mode=True, count_include_pad=False)
+        rays = rearrange(rays, "(B M) c y x -> B M (y x) c", M=plucker.shape[1])
+        rays = self.rays(fourier_embedding(rays, RAY_OCTAVES).to(self.rays.weight.dtype))
+        codes = self._places((rows, columns)) + rays
+        return CachedRays((self.stem_rays(maps).unflatten(0, plucker.shape[:2]), codes))
 
     def _context(self, context: Tensor | None, batch: int) -> Tensor | None:
         if self.null_context is None:
@@ -246,18 +264,11 @@ class MultiViewTransformer(nn.Module):
         planes = rearrange(tokens, "B M (y x) (S p q) -> (B M) S (y p) (x q)", y=grid[0], x=grid[1], p=patch, q=patch)
         return planes[..., : size[0], : size[1]]
 
-    def _codes(self, tokens: Tensor, grid: tuple[int, int], plucker: Tensor | None) -> Tensor:
-        """What a token must know besides its content: where it is in its image, and its ray or frame number."""
+    def _places(self, grid: tuple[int, int]) -> Float[Tensor, "T d"]:
+        """Codes of where tokens are in their image."""
+        weight = self.position.weight
         rows, columns = (
-            torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=tokens.device, dtype=torch.float32) for n in grid
+            torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=weight.device, dtype=torch.float32) for n in grid
         )
         place = torch.cartesian_prod(rows, columns)
-        code = self.position(fourier_embedding(place, POSITION_OCTAVES).to(self.position.weight.dtype))
-        if plucker is None:
-            number = torch.arange(tokens.shape[1], device=tokens.device)
-            frame = sinusoidal_embedding(number, self.config.dim, max_period=100.0).to(self.frame.weight.dtype)
-            return code + self.frame(frame)[:, None]
-        cell = self.config.patch_size * self.config.downscale
-        rays = F.avg_pool2d(plucker.flatten(0, 1), cell, ceil_mode=True, count_include_pad=False)
-        rays = rearrange(rays, "(B M) c y x -> B M (y x) c", M=tokens.shape[1])
-        return code + self.rays(fourier_embedding(rays, RAY_OCTAVES).to(self.rays.weight.dtype))
+        return self.position(fourier_embedding(place, POSITION_OCTAVES).to(weight.dtype))

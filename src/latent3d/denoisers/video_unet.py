@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent3d.conditioning.cameras import CameraEncoder
-from latent3d.denoisers.base import check_inputs, merge_condition
+from latent3d.denoisers.base import CachedRays, check_inputs, merge_condition
 from latent3d.denoisers.spatio_temporal import Pose, residual, transformer
 from latent3d.denoisers.video_unet_config import CameraEncoderConfig, VideoUNetConfig
 from latent3d.memory import recomputed
@@ -68,7 +68,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         noisy: Float[Tensor, "B M C h w"],
         reference: Float[Tensor, "B M C h w"],
         c_noise: Float[Tensor, "B M"],
-        plucker: Float[Tensor, "B M 6 H W"] | None,
+        plucker: Float[Tensor, "B M 6 H W"] | CachedRays | None,
         context: Float[Tensor, "B L D"] | None = None,
         *,
         condition: Float[Tensor, "B M E h w"] | None = None,
@@ -123,6 +123,16 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         """v-prediction from features by the U-Net's own output layers."""
         return self.conv_out(self.conv_act(self.conv_norm_out(features.flatten(0, 1)))).unflatten(0, features.shape[:2])
 
+    def precompute(self, plucker: Float[Tensor, "B M 6 H W"]) -> CachedRays:
+        """Features of the camera encoder, to be given in place of the ray maps.
+
+        Raises:
+            ValueError: for a network without camera encoder.
+        """
+        if self.camera_encoder is None:
+            raise ValueError("this U-Net was built without a camera encoder; set camera or pass plucker=None")
+        return CachedRays(tuple(self.camera_encoder(plucker)))
+
     @staticmethod
     def is_added(name: str) -> bool:
         """Whether a parameter of this name (camera layers, condition, low-rank changes) is not part of the prior."""
@@ -176,14 +186,14 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
             return None
         return noisy.new_zeros(noisy.shape[0], 1, width) if context is None else context
 
-    def _poses(self, plucker: Tensor | None) -> Callable[[int], Pose | None]:
+    def _poses(self, plucker: Tensor | CachedRays | None) -> Callable[[int], Pose | None]:
         """A function that hands out, in the order of the forward pass, the pose features for an attention."""
         if plucker is None:
             return lambda position: None
-        if self.camera_encoder is None or self.settings.camera is None:
-            raise ValueError("this U-Net was built without a camera encoder; set camera or pass plucker=None")
+        known = plucker if isinstance(plucker, CachedRays) else self.precompute(plucker)
+        assert self.settings.camera is not None
         strength = self.settings.camera.strength
-        tokens = [rearrange(level, "B M c h w -> (B h w) M c") for level in self.camera_encoder(plucker)]
+        tokens = [rearrange(level, "B M c h w -> (B h w) M c") for level in known.features]
         merges = iter(self.camera_merges)
         return lambda position: Pose(tokens[position], cast(nn.Linear, next(merges)), strength)
 

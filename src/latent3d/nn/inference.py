@@ -18,11 +18,12 @@ class DirectLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """W x + b."""
+        recorded = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
         direct = (
-            input.dtype == self.weight.dtype == torch.float32
+            not recorded
+            and input.dtype == self.weight.dtype == torch.float32
             and input.device.type == "cpu"
             and input.numel() * self.out_features >= DIRECT_PRODUCTS
-            and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
         )
         if not direct:

@@ -20,6 +20,7 @@ h/w = latent rows and columns, H/W = image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from latent3d.denoisers.base import CachedRays
 from latent3d.diffusion.parameterization import c_in, c_noise, c_out, c_skip
 from latent3d.diffusion.samplers import sample_euler
 from latent3d.diffusion.schedules import karras_sigmas
@@ -117,7 +119,7 @@ class GGSSystem(nn.Module):
         z0 = z0 + role * (context.latents - z0)
         return Denoised(z0, velocity, rendered, features, splats, depth, rgb, alpha, depth_map)
 
-    def denoise(self, *inputs: Tensor | None) -> Float[Tensor, "b m f h w"]:
+    def denoise(self, *inputs: Tensor | CachedRays | None) -> Float[Tensor, "b m f h w"]:
         """Features of the denoiser from its inputs in their order, at the leanest memory level scene by scene."""
 
         def run(noisy: Tensor, reference: Tensor, level: Tensor, plucker: Any, tokens: Any, condition: Any) -> Tensor:
@@ -307,6 +309,7 @@ class GGSSystem(nn.Module):
         is_reference = (order < k).to(device)
         known = None if existing is None else [existing]
         context = self.context_of(images[order][None], cameras[order][None], is_reference, known)
+        context = replace(context, plucker=self.denoiser.precompute(context.plucker))  # type: ignore[arg-type]
         noise = torch.randn(m, *context.latents.shape[2:], generator=torch.Generator().manual_seed(seed))
         sigmas = karras_sigmas(steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho)
         noisy = context.latents + (1 - context.role) * float(sigmas[0]) * noise[order][None].to(device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from latent3d.autoencoders.image_vae import ImageVAEConfig
 from latent3d.conditioning.image import ImageEncoderConfig
 from latent3d.config import Config
+from latent3d.denoisers.base import CachedRays
 from latent3d.denoisers.multiview_transformer import MultiViewTransformerConfig
 from latent3d.denoisers.video_unet_config import VideoUNetConfig
 from latent3d.geometry.cameras import Cameras
@@ -133,7 +134,7 @@ class SceneContext:
         is_reference: (m,).
         latents: clean latents on references, zero on targets, (b, m, c, h, w).
         images: pictures on references, zero on targets, (b, m, 3, H, W).
-        plucker: (b, m, 6, H, W).
+        plucker: (b, m, 6, H, W), or what the denoiser made of them where it is called more than once.
         lines: of the epipolar transformer.
         known: depth coordinate known beforehand at latent resolution, of references and of what their splats cover in
             other views; zero elsewhere, (b, m, 1, h, w).
@@ -149,7 +150,7 @@ class SceneContext:
     is_reference: Bool[Tensor, " m"]
     latents: Tensor
     images: Tensor
-    plucker: Tensor
+    plucker: Tensor | CachedRays
     lines: EpipolarLines
     known: Tensor
     known_share: Tensor

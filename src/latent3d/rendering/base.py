@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,10 @@ NEAR = 0.01
 """Splats with z-depth at or below this are dropped, in scene units."""
 
 
+Precision = Literal["tf32", "tf32x3", "ieee", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TritonOptions:
     """How the Triton back end multiplies, and whether it may wait for the device.
@@ -32,10 +36,19 @@ class TritonOptions:
         entries: room for pairs of splat and tile (8 x 8 pixels, all views together). If None they are counted first,
             for which the host waits for the device. If given, the host neither waits nor looks at any value, so that
             the call fits in a CUDA graph: NaN in the input is not looked for, and pictures that need more room are NaN.
+
+    Raises:
+        ValueError: for another precision, or no room.
     """
 
-    precision: Literal["tf32", "tf32x3", "ieee", "bf16"] = "tf32"
+    precision: Precision = "tf32"
     entries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}")
+        if self.entries is not None and self.entries < 1:
+            raise ValueError(f"room for entries must be positive, got {self.entries}; None counts them")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _render(
         from latent3d.rendering import splats_triton
 
         if not (torch.is_grad_enabled() and any(view.requires_grad for view in views)):
-            return splats_triton.render(*geometry, channels, *views, *settings, options=triton)
+            return functools.partial(splats_triton.render, options=triton)(*geometry, channels, *views, *settings)
         blend = functools.partial(splats_triton.blend, options=triton)
     elif run == "gsplat":
         return splats_gsplat.render(*geometry, channels, *views, *settings)

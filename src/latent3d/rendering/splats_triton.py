@@ -13,9 +13,11 @@ Letters: V views, N splats, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 import triton
 from jaxtyping import Float
 from torch import Tensor
@@ -27,11 +29,22 @@ from latent3d.rendering.base import TritonOptions
 from latent3d.rendering.projection import ANTIALIAS_FLOOR, ProjectedSplats, tile_rectangles
 from latent3d.rendering.splats_triton_order import order_entries
 
+if not hasattr(triton, "knobs"):
+    raise ImportError(f"it needs triton 3.4 or newer, found {triton.__version__}")
+
 TILE: int = kernels.TILE.value
+BLOCK = 32
+"""Splats per step of a program."""
+WARPS = 8
+"""Per program. With 4, the backward pass does not fit in the registers of a GPU."""
 LEAST_WIDTH = 16
-"""Narrowest block of channels that matrix units take."""
+"""Narrowest block of channels that is worth a matrix unit; more channels are filled up to a multiple, to be aligned."""
 GROUP_CHANNELS = 384
-"""Most channels that one program holds in its registers."""
+"""Most channels that one program holds in its registers on the way there."""
+BACKWARD_CHANNELS = 64
+"""Most channels that one program holds in its registers on the way back."""
+MOST_PIXELS = 2**23
+"""Offsets in a block of channels of a picture are counted in 31 bits."""
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
@@ -57,6 +70,13 @@ class _Settings:
     near: float = 0.01
     antialiased: bool = False
 
+    def __post_init__(self) -> None:
+        if self.height * self.width > MOST_PIXELS:
+            raise ValueError(
+                f"the triton back end renders at most {MOST_PIXELS} pixels per view, "
+                f"got {self.height} x {self.width}; render in parts or use 'torch'"
+            )
+
     @property
     def grid(self) -> tuple[int, int]:
         """Columns and rows of tiles."""
@@ -66,20 +86,20 @@ class _Settings:
     def floor(self) -> float:
         return ANTIALIAS_FLOOR if self.antialiased else 0.0
 
-    def sizes(self, splats: Tensor, channels: Tensor) -> tuple[int, ...]:
+    def sizes(self, splats: Tensor, channels: Tensor, count: int) -> tuple[int, ...]:
         """What the blending kernels are told about shapes, after their pointers."""
         columns, rows = self.grid
-        per_view = int(channels.shape[0] > 1)
-        return splats.shape[1], channels.shape[2], per_view, self.height, self.width, columns, columns * rows
+        stride, per_view = channels.shape[2], int(channels.shape[0] > 1)
+        return splats.shape[1], count, stride, per_view, self.height, self.width, columns, columns * rows
 
-    def launch(self, dtype: torch.dtype, num_warps: int) -> dict:
-        """Precision of products, and what the compiler is told."""
+    def compiled(self, dtype: torch.dtype) -> dict:
+        """Precision of products, and what else the compiler is told."""
         precision: str = self.options.precision
         if dtype == torch.float64:
             precision = "ieee"
         elif precision == "bf16" and INTERPRETED:
             precision = "bf16 as float32"
-        return {"PRECISION": precision, "num_warps": num_warps, "enable_fp_fusion": True}
+        return {"PRECISION": precision, "num_warps": WARPS, "num_stages": 2, "enable_fp_fusion": True}
 
 
 def channel_blocks(count: int) -> tuple[int, int, int]:
@@ -91,36 +111,43 @@ def channel_blocks(count: int) -> tuple[int, int, int]:
     return first, max(triton.next_power_of_2(rest), LEAST_WIDTH) if rest else 0, groups
 
 
-def _blend_forward(splats: Tensor, depths: Tensor, rects: Tensor, channels: Tensor, settings: _Settings):
+def _aligned(channels: Tensor) -> Tensor:
+    """Channels as the kernels want them: few as they are, more filled up with zeros to whole cache lines."""
+    count = channels.shape[-1]
+    return channels.contiguous() if count <= LEAST_WIDTH else F.pad(channels, (0, -count % LEAST_WIDTH)).contiguous()
+
+
+def _blend_forward(splats: Tensor, depths: Tensor, rects: Tensor, channels: Tensor, settings: _Settings) -> tuple:
     """Order and blend projected splats: images (V, C, H, W), depths and alphas (V, H, W), and what is kept."""
     views = splats.shape[0]
     columns, rows = settings.grid
     entries, starts, found, capacity = order_entries(rects, depths, settings.grid, settings.options.entries)
-    shape = (views, settings.height, settings.width)
-    images = splats.new_empty(views, channels.shape[2], *shape[1:])
+    shape, count = (views, settings.height, settings.width), channels.shape[2]
+    channels = _aligned(channels)
+    images = splats.new_empty(views, count, *shape[1:])
     depth, alpha, remaining = (splats.new_empty(shape) for _ in range(3))
     last = torch.empty(shape, dtype=torch.int32, device=splats.device)
-    first, second, groups = channel_blocks(channels.shape[2])
+    first, second, groups = channel_blocks(count)
     kernels.blend_kernel[(views * columns * rows, groups)](
         splats, channels, entries, starts, found, images, depth, alpha, remaining, last,
-        *settings.sizes(splats, channels), capacity,
-        BLOCK=32, FIRST=first, SECOND=second, **settings.launch(splats.dtype, 4 if first + second <= 128 else 8),
+        *settings.sizes(splats, channels, count), capacity,
+        BLOCK=BLOCK, FIRST=first, SECOND=second, **settings.compiled(splats.dtype),
     )  # fmt: skip
-    return images, depth, alpha, (splats, entries, starts, depth, alpha, remaining, last)
+    return images, depth, alpha, (splats, channels, entries, starts, depth, alpha, remaining, last)
 
 
-def _blend_backward(channels: Tensor, kept: tuple[Tensor, ...], gradients: tuple[Tensor, ...], settings: _Settings):
+def _blend_backward(kept: Sequence[Tensor], gradients: Sequence[Tensor], settings: _Settings) -> tuple[Tensor, Tensor]:
     """Gradients (V, N, 7) of what is on the screens, and of the channels."""
-    splats, entries, starts, *pixels = kept
+    splats, channels = kept[:2]
     columns, rows = settings.grid
     d_splats, d_channels = torch.zeros_like(splats), torch.zeros_like(channels)
-    width = max(LEAST_WIDTH, min(64, triton.next_power_of_2(channels.shape[2])))
+    count = gradients[0].shape[1]
+    width = min(max(triton.next_power_of_2(count), LEAST_WIDTH), BACKWARD_CHANNELS)
     kernels.blend_backward_kernel[(splats.shape[0] * columns * rows,)](
-        splats, channels, entries, starts, *pixels, *(g.contiguous() for g in gradients), d_splats, d_channels,
-        *settings.sizes(splats, channels),
-        BLOCK=32, WIDTH=width, **settings.launch(splats.dtype, 4),
+        *kept, *(g.contiguous() for g in gradients), d_splats, d_channels, *settings.sizes(splats, channels, count),
+        BLOCK=BLOCK, WIDTH=width, **settings.compiled(splats.dtype),
     )  # fmt: skip
-    return d_splats, d_channels
+    return d_splats, d_channels[..., :count]
 
 
 class _Blend(torch.autograd.Function):
@@ -129,18 +156,17 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, conics, depths, opacities, channels, rects, settings):
         splats = torch.cat([means, conics, depths[..., None], opacities[..., None]], -1)
-        channels = channels.contiguous()
         images, depth, alpha, kept = _blend_forward(splats, depths, rects, channels, settings)
-        ctx.save_for_backward(channels, *kept)
+        ctx.save_for_backward(*kept)
         ctx.settings = settings
         return images, depth, alpha
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        channels, *kept = ctx.saved_tensors
-        with torch.cuda.device_of(channels):
-            d_splats, d_channels = _blend_backward(channels, kept, gradients, ctx.settings)
+        kept = ctx.saved_tensors
+        with torch.cuda.device_of(kept[0]):
+            d_splats, d_channels = _blend_backward(kept, gradients, ctx.settings)
         means, conics, depths, opacities = d_splats.split([2, 3, 1, 1], -1)
         return means, conics, depths[..., 0], opacities[..., 0], d_channels, None, None
 
@@ -151,7 +177,6 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quaternions, scales, opacities, channels, w2c, k, settings):
         inputs = tuple(t.contiguous() for t in (means, quaternions, scales, opacities, w2c, k))
-        channels = channels.contiguous()
         views, total = w2c.shape[0], means.shape[0]
         splats, depths = means.new_empty(views, total, 7), means.new_empty(views, total)
         rects = torch.empty(views, total, 4, dtype=torch.int32, device=means.device)
@@ -161,17 +186,17 @@ class _Render(torch.autograd.Function):
             LOW_PASS=settings.low_pass, NEAR=settings.near, FLOOR=settings.floor, enable_fp_fusion=True,
         )  # fmt: skip
         images, depth, alpha, kept = _blend_forward(splats, depths, rects, channels, settings)
-        ctx.save_for_backward(*inputs, rects, channels, *kept)
+        ctx.save_for_backward(*inputs, rects, *kept)
         ctx.settings = settings
         return images, depth, alpha
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        inputs, (rects, channels, *kept) = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        inputs, rects, kept = ctx.saved_tensors[:6], ctx.saved_tensors[6], ctx.saved_tensors[7:]
         settings, (views, total) = ctx.settings, rects.shape[:2]
-        with torch.cuda.device_of(channels):
-            d_splats, d_channels = _blend_backward(channels, kept, gradients, settings)
+        with torch.cuda.device_of(rects):
+            d_splats, d_channels = _blend_backward(kept, gradients, settings)
             out = [torch.empty_like(tensor) for tensor in inputs[:4]]
             projection_kernels.project_backward_kernel[(triton.cdiv(total, projection_kernels.BLOCK.value),)](
                 *inputs, rects, d_splats, *out, views, total, settings.height, settings.width,
@@ -201,7 +226,7 @@ def render(
         sum(w F), sum(w z) / max(alpha, 1e-6) and alpha.
 
     Raises:
-        ValueError: for more pairs of splat and tile than 31 bits count.
+        ValueError: for more pairs of splat and tile than 31 bits count, or more than 2^23 pixels per view.
     """
     settings = _Settings(height, width, options, low_pass, near, antialiased)
     with torch.cuda.device_of(means):

@@ -71,23 +71,30 @@ def _responses(x, y, a, b, c, opacity, columns, rows):
 
 
 @triton.jit
-def _add_channels(total, weight, channels, row, valid, channel, channel_count, PRECISION: tl.constexpr):
-    """total (P, block of channels) + weight (P, K) @ features (K, block of channels)."""
+def _add_channels(total, weight, features, valid, channel, channel_count, PRECISION: tl.constexpr):
+    """total (P, block of channels) + weight (P, K) @ features (K, block of channels), given where they begin (K,)."""
     mask = valid[:, None] & (channel < channel_count)[None, :]
-    features = tl.load(channels + row[:, None] * channel_count + channel[None, :], mask=mask, other=0.0)
+    features = tl.load(features[:, None] + channel[None, :], mask=mask, other=0.0)
     return _product(weight, features, total, PRECISION)
 
 
 @triton.jit
-def _store_channels(values, images, image, pixel, inside, channel, channel_count, area):
-    at = images + (image * channel_count + channel.to(tl.int64))[None, :] * area + pixel[:, None]
-    tl.store(at, values, mask=inside[:, None] & (channel < channel_count)[None, :])
+def _channel_offsets(pixel, area, WIDTH: tl.constexpr):
+    """Where pixels are in WIDTH consecutive channels, (P, WIDTH); 32 bits, because these fill many registers."""
+    return tl.arange(0, WIDTH)[None, :] * area + pixel[:, None]
+
+
+@triton.jit
+def _store_channels(values, image, pixel, inside, start, channel_count, area, WIDTH: tl.constexpr):
+    """Write channels from ``start`` on of a tile's pixels; image is where channel 0 begins."""
+    there = inside[:, None] & (start + tl.arange(0, WIDTH) < channel_count)[None, :]
+    tl.store(image + start.to(tl.int64) * area + _channel_offsets(pixel, area, WIDTH), values, mask=there)
 
 
 @triton.jit
 def blend_kernel(
     splats, channels, entries, starts, found, images, depths, alphas, remaining, last,
-    splat_count, channel_count, channels_per_view, height, width, columns, tiles, capacity,
+    splat_count, channel_count, channel_stride, channels_per_view, height, width, columns, tiles, capacity,
     BLOCK: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Front-to-back compositing of one tile (axis 0 of the grid) and one group of FIRST + SECOND channels (axis 1).
@@ -103,10 +110,11 @@ def blend_kernel(
     x, y, inside, pixel = _pixels(tile % tiles, columns, height, width)
     dtype = splats.dtype.element_ty
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    first = group * (FIRST + SECOND) + tl.arange(0, FIRST)
+    channel = group * (FIRST + SECOND)
+    first = channel + tl.arange(0, FIRST)
     values = tl.zeros([TILE * TILE, FIRST], dtype)
     if SECOND > 0:
-        second = group * (FIRST + SECOND) + FIRST + tl.arange(0, SECOND)
+        second = channel + FIRST + tl.arange(0, SECOND)
         more = tl.zeros([TILE * TILE, SECOND], dtype)
     transmittance = tl.full([TILE * TILE], 1.0, dtype)
     depth, mass = tl.zeros([TILE * TILE], dtype), tl.zeros([TILE * TILE], dtype)
@@ -123,10 +131,10 @@ def blend_kernel(
         after = transmittance[:, None] * tl.cumprod(1 - alpha, 1)
         blended = (after > TRANSMITTANCE_MIN) & (alive > 0)[:, None]
         weight = tl.where(blended, alpha * after / (1 - alpha), 0.0)
-        row = image * channels_per_view * splat_count + n
-        values = _add_channels(values, weight, channels, row, valid, first, channel_count, PRECISION)
+        features = channels + (image * channels_per_view * splat_count + n) * channel_stride
+        values = _add_channels(values, weight, features, valid, first, channel_count, PRECISION)
         if SECOND > 0:
-            more = _add_channels(more, weight, channels, row, valid, second, channel_count, PRECISION)
+            more = _add_channels(more, weight, features, valid, second, channel_count, PRECISION)
         depth += tl.sum(weight * z[None, :], 1)
         mass += tl.sum(weight, 1)
         latest = tl.maximum(latest, tl.max(tl.where(weight > 0, (place - begin)[None, :], -1), 1))
@@ -135,10 +143,11 @@ def blend_kernel(
         transmittance = tl.min(tl.where(blended, after, transmittance[:, None]), 1)
         start += BLOCK
     lost = tl.where(tl.load(found) > capacity, float("nan"), 0.0).to(dtype)
-    area = (height * width).to(tl.int64)
-    _store_channels(values + lost, images, image, pixel, inside, first, channel_count, area)
+    area = height * width
+    picture = images + image * channel_count * area
+    _store_channels(values + lost, picture, pixel, inside, channel, channel_count, area, FIRST)
     if SECOND > 0:
-        _store_channels(more + lost, images, image, pixel, inside, second, channel_count, area)
+        _store_channels(more + lost, picture, pixel, inside, channel + FIRST, channel_count, area, SECOND)
     if group == 0:
         at = image * area + pixel
         tl.store(depths + at, depth / tl.where(mass > LEAST_ALPHA, mass, LEAST_ALPHA) + lost, mask=inside)
@@ -149,21 +158,23 @@ def blend_kernel(
 
 @triton.jit
 def _channel_gradients(
-    inner, weight, channels, d_channels, d_images, row, used, image, pixel, inside, channel_count, area,
+    inner, weight, features, d_features, used, d_picture, pixel, inside, channel_count, area,
     WIDTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """inner (P, K) + dO @ F^T, and dF += weight^T @ dO for the splats that are used, block of channels by block."""
+    """inner (P, K) + dO @ F^T, and dF += weight^T @ dO for the splats that are used, block of channels by block.
+
+    features, d_features: where the channels of each splat begin (K,). d_picture: where channel 0 of dO begins.
+    """
+    offsets = _channel_offsets(pixel, area, WIDTH)
     for start in range(0, channel_count, WIDTH):
         channel = start + tl.arange(0, WIDTH)
-        there = channel < channel_count
-        at = row[:, None] * channel_count + channel[None, :]
-        mask = used[:, None] & there[None, :]
-        features = tl.load(channels + at, mask=mask, other=0.0)
-        gradient = d_images + (image * channel_count + channel.to(tl.int64))[None, :] * area + pixel[:, None]
-        incoming = tl.load(gradient, mask=inside[:, None] & there[None, :], other=0.0)
-        inner = _product(incoming, tl.trans(features), inner, PRECISION)
-        to_features = _product(tl.trans(weight), incoming, tl.zeros_like(features), PRECISION)
-        tl.atomic_add(d_channels + at, to_features, mask=mask, sem="relaxed")
+        there = (channel < channel_count)[None, :]
+        values = tl.load(features[:, None] + channel[None, :], mask=used[:, None] & there, other=0.0)
+        incoming = tl.load(d_picture + offsets, mask=inside[:, None] & there, other=0.0)
+        inner = _product(incoming, tl.trans(values), inner, PRECISION)
+        to_values = _product(tl.trans(weight), incoming, tl.zeros_like(values), PRECISION)
+        tl.atomic_add(d_features[:, None] + channel[None, :], to_values, mask=used[:, None] & there, sem="relaxed")
+        d_picture += area.to(tl.int64) * WIDTH
     return inner
 
 
@@ -183,7 +194,7 @@ def _store_splat_gradients(at, used, d_log, d_z, dx, dy, a, b, c, opacity):
 @triton.jit
 def blend_backward_kernel(
     splats, channels, entries, starts, depths, alphas, remaining, last, d_images, d_depths, d_alphas,
-    d_splats, d_channels, splat_count, channel_count, channels_per_view, height, width, columns, tiles,
+    d_splats, d_channels, splat_count, channel_count, channel_stride, channels_per_view, height, width, columns, tiles,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `blend_kernel` for one tile, back to front.
@@ -195,7 +206,7 @@ def blend_backward_kernel(
     tile = tl.program_id(0)
     image = (tile // tiles).to(tl.int64)
     x, y, inside, pixel = _pixels(tile % tiles, columns, height, width)
-    area = (height * width).to(tl.int64)
+    area = height * width
     at = image * area + pixel
     latest = tl.load(last + at, mask=inside, other=-1)
     transmittance = tl.load(remaining + at, mask=inside, other=1.0)
@@ -220,10 +231,10 @@ def blend_backward_kernel(
         weight = alpha * before
         used = tl.max(weight, 0) > 0
         inner = d_alpha[:, None] + (z[None, :] - depth[:, None]) * d_depth[:, None]
-        row = image * channels_per_view * splat_count + n
+        row = (image * channels_per_view * splat_count + n) * channel_stride
         inner = _channel_gradients(
-            inner, weight, channels, d_channels, d_images, row, used, image, pixel, inside, channel_count, area,
-            WIDTH, PRECISION,
+            inner, weight, channels + row, d_channels + row, used, d_images + image * channel_count * area, pixel,
+            inside, channel_count, area, WIDTH, PRECISION,
         )  # fmt: skip
         behind = weight * inner
         following = tl.cumsum(behind, 1, reverse=True) - behind + suffix[:, None]

@@ -10,12 +10,12 @@ import tyro
 from latent3d.apps.options import option
 
 if TYPE_CHECKING:
-    from latent3d.training.plan import Plan
+    from latent3d.training.plan import Plan, SamplingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTraining:
-    """Print parameters, operations, memory per device and time of a training preset."""
+    """Print parameters, operations, memory per device and time of a training preset, and the memory of sampling."""
 
     preset: tyro.conf.Positional[str]
     """Name of a training preset, for example ggs_re10k."""
@@ -25,6 +25,8 @@ class PlanTraining:
     """A100, H100, H200, B200, L40S, RTX4090 or RTX3090."""
     devices: int = 1
     """How many of them share every step."""
+    views: int = 8
+    """Views of the scene whose sampling is planned."""
     prior: Annotated[str | None, option("FOLDER", "the sizes of the preset")] = None
     """Folder of a pre-trained video model whose sizes count instead of the preset's."""
     set: tuple[str, ...] = ()
@@ -33,7 +35,7 @@ class PlanTraining:
     def run(self) -> None:
         from latent3d.training.command import find_preset, with_pretrained
         from latent3d.training.config import apply_overrides
-        from latent3d.training.plan import plan_stage
+        from latent3d.training.plan import plan_sampling, plan_stage
 
         config = find_preset(self.preset)()
         if self.prior is not None:
@@ -47,13 +49,16 @@ class PlanTraining:
             print("\n".join(plan_lines(plan, self.device_name, self.devices, sharded)))
         if left := [stage.name for stage in config.stages if stage.name in uncounted and not self.stage]:
             print(f"not planned, as their cost depends on values: {', '.join(left)}")
+        if not self.stage:
+            print("\n".join(sampling_lines(plan_sampling(config, self.views))))
         print(NOTES)
 
 
 NOTES = """Counted: parameters; operations and bytes of one forward and backward pass of all networks, run on tensors
 without values; of a tri-plane's rays the field at all samples. Estimated: time, at 35 % of the device's stated peak;
 10 % more memory for the allocator. Not counted: other rendering, geometry and data, and a device's own choice of
-algorithms. Nothing was measured on a device."""
+algorithms. Nothing was measured on a device. Leaner levels are set by memory=lean or leanest in training, by --memory
+in sampling; where one does not fit, the next is taken, with the same results."""
 
 
 def plan_lines(plan: Plan, device: str, devices: int, sharded: bool) -> list[str]:
@@ -78,6 +83,21 @@ def plan_lines(plan: Plan, device: str, devices: int, sharded: bool) -> list[str
     lines.append("  memory           " + ", ".join(f"{name} {size / 1e9:.2f}" for name, size in held if size) + " GB")
     verdict = "fits" if plan.memory <= plan.capacity else "does not fit"
     lines.append(f"  per device       {plan.memory / 1e9:.1f} GB{split}: {verdict} in {plan.capacity / 1e9:.0f} GB")
+    lines.append(f"  by memory level  {_by_level(plan)}")
     hours = plan.step_seconds * stage.steps / 3600
     lines.append(f"  1,000 steps      about {1000 * plan.step_seconds / 60:,.1f} min; the whole stage {hours:,.1f} h")
     return lines
+
+
+def sampling_lines(plan: SamplingPlan) -> list[str]:
+    """The plan of sampling as text."""
+    return [
+        f"sampling: one scene or object, {plan.views} views, networks in bfloat16",
+        f"  memory           weights {plan.weights / 1e9:.2f} GB, and by level: "
+        + ", ".join(f"{level} {size / 1e9:.2f}" for level, size in plan.levels.items()) + " GB",
+        f"  by memory level  {_by_level(plan)}",
+    ]  # fmt: skip
+
+
+def _by_level(plan: Plan | SamplingPlan) -> str:
+    return ", ".join(f"{level} {plan.memory_at(level) / 1e9:.2f}" for level in plan.levels) + " GB"

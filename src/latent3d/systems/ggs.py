@@ -194,13 +194,18 @@ class GGSSystem(nn.Module):
         """
         if self.geometry is None:
             return None
-        relative = self.geometry(references.images, references.cameras).relative
+        relative = self._depth_of(references)
         if self.training:
             return relative
-        mirrored = references.mirrored()
-        other = self.geometry(mirrored.images, mirrored.cameras).relative.flip(-1)
+        other = self._depth_of(references.mirrored()).flip(-1)
         agree = (relative - other).abs() < SAME_SURFACE
         return torch.where(agree, (relative + other) / 2, torch.minimum(relative, other))
+
+    def _depth_of(self, references: Views) -> Float[Tensor, "b k 1 H W"]:
+        def scenes(images: Tensor, cameras: Cameras) -> Tensor:
+            return self.geometry(images, cameras).relative  # type: ignore[misc]
+
+        return in_parts(scenes, references.images, references.cameras, lean=len(references), leanest=1)
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
         """Context tokens of each scene's first reference; None without image encoder."""

@@ -11,8 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from latent3d.geometry.cameras import Cameras
+from latent3d.representations.gaussians import Gaussians
+from latent3d.representations.views import Views
 from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig
-from latent3d.systems.ggs import GGSSystem
+from latent3d.systems.ggs import GGSConfig, GGSSystem
+from latent3d.systems.splat_decoder import PixelEvidence
 
 EVIDENCE_CHANNELS = 13
 """Maps per pixel that the 3D decoder reads."""
@@ -22,7 +26,7 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
     """A scalar that depends on all trained networks of a stage as its loss does, gradients included.
 
     Args:
-        system: on any device; one reference per scene is assumed.
+        system: on any device; as many references as training ever gives are assumed.
         stage: of training.
         scenes: b.
     """
@@ -38,6 +42,10 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
         clean = system.vae.encode(images).float()
         tokens = system.embed(images[:, 0])
     posed, frozen = stage != "prior", stage == "decoder"
+    depth, seen = clean.new_zeros(()), min(len(config.reference_weights), config.views)
+    if posed and system.geometry is not None:
+        with torch.set_grad_enabled(frozen):
+            depth = system._depth_of(Views(images[:, :seen], _cameras(config, scenes, seen, device)))
     with torch.set_grad_enabled(not frozen):
         features = _denoise(system, clean[:, : config.views], tokens, posed)
         if stage in ("prior", "twin"):
@@ -48,7 +56,33 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
     with torch.no_grad():
         system.vae.decode(clean[:, : config.views])
     pixels = images.new_zeros(*features.shape[:2], EVIDENCE_CHANNELS, *images.shape[-2:])
-    return system.decoder.frames(pixels, features, clean[:, : config.views]).square().mean()
+    raw = system.decoder.frames(pixels, features, clean[:, : config.views])
+    return depth.square().mean() + _total(_splats(system, raw, pixels))
+
+
+@torch.no_grad()
+def sampling_pass(system: GGSSystem, views: int) -> None:
+    """What a scene of so many views, one of them given, takes in memory at most: what stays during sampling, a step of
+    the sampler, and the decoding at the end.
+
+    Splats and renders are stood in for by tensors of their size.
+    """
+    config, m = system.config, views
+    pixels = system.vae.latent_mean.new_zeros(1, m, 3, config.height, config.width)
+    reference = system.vae.encode(pixels[:, :1]).float()
+    clean = reference.new_zeros(1, m, *reference.shape[2:])
+    h, w = clean.shape[-2:]
+    known = None if system.geometry is None else pixels.new_zeros(1, m + 1, 5, config.height, config.width)
+    stays = (torch.zeros_like(pixels), known)  # the references among blank pictures, and what they show elsewhere
+    features, _ = _splat_networks(system, _denoise(system, clean, system.embed(pixels[:, 0]), posed=True), clean)
+    splat = 14 + config.head.features
+    coarse = features.new_zeros(m * h * w, 2 * splat)  # as they are, and as the renderer has them
+    renders = features.new_zeros(m, config.head.features + 5, h, w)
+    decoded = system.vae.decode(clean).float()
+    evidence = torch.cat([decoded, pixels.new_zeros(1, m, EVIDENCE_CHANNELS - 3, *pixels.shape[-2:])], 2)
+    raw = system.decoder.frames(evidence, features, clean)
+    fine = _splats(system, raw, evidence)
+    del stays, coarse, renders, fine
 
 
 def _denoise(system: GGSSystem, clean: Tensor, tokens: Tensor | None, posed: bool) -> Tensor:
@@ -74,6 +108,24 @@ def _splat_networks(system: GGSSystem, features: Tensor, clean: Tensor) -> tuple
     seen, level = raw[:, -config.head.features :], features.new_ones(b * m)
     velocity, rendered = system.velocity(seen, raw[:, :1].sigmoid(), clean[:, :m].flatten(0, 1), level, level)
     return features, loss + velocity.square().mean() + rendered.square().mean()
+
+
+def _splats(system: GGSSystem, raw: Tensor, pixels: Tensor) -> list[Gaussians]:
+    """Full-resolution splats, of all views alike."""
+    maps = pixels.split([3, 1, 1, 3, 1, 1, 1, 2], 2)[:7]
+    b, m = raw.shape[:2]
+    return system.decoder.activated(raw, PixelEvidence(*maps), _cameras(system.config, b, m, raw.device))
+
+
+def _total(splats: list[Gaussians]) -> Tensor:
+    """A scalar that depends on all of them."""
+    parts = [(s.means, s.quaternions, s.scales, s.opacities, s.colors) for s in splats]
+    return torch.stack([part.square().mean() for scene in parts for part in scene if part is not None]).sum()
+
+
+def _cameras(config: GGSConfig, b: int, m: int, device: torch.device) -> Cameras:
+    w2c, k = (torch.eye(n, device=device).repeat(b, m, 1, 1) for n in (4, 3))
+    return Cameras(w2c, k, config.height, config.width)
 
 
 def _lines(config: EpipolarTransformerConfig, features: Tensor) -> EpipolarLines:

@@ -124,6 +124,12 @@ class GGSConfig(Config):
 
         return network_pass(system, stage, scenes)
 
+    def sampling_pass(self, system: GGSSystem, views: int) -> None:
+        """See `ggs_cost`."""
+        from latent3d.systems.ggs_cost import sampling_pass
+
+        sampling_pass(system, views)
+
 
 @dataclass(frozen=True)
 class SceneContext:

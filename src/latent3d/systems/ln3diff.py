@@ -92,13 +92,22 @@ class LN3DiffSystem(nn.Module):
         self, views: Views, *, sample: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "b 3 c h w"]:
         """Normalised latents of objects seen in views (b, v): the mean, or with ``sample`` a draw."""
-        posterior = self.encoder(views)
+        posterior = self.seen(views)
         return self.normalize(posterior.sample(generator) if sample else posterior.mean)
+
+    def seen(self, views: Views) -> TriPlanePosterior:
+        """What the encoder says of views (b, v); at lean memory levels of a few objects at a time."""
+
+        def some(views: Views) -> tuple[Tensor, Tensor]:
+            found = self.encoder(views)
+            return found.mean, found.log_variance
+
+        return TriPlanePosterior(*in_parts(some, views, lean=None if torch.is_grad_enabled() else 4, leanest=1))
 
     @torch.no_grad()
     def posterior(self, views: Views) -> tuple[Float[Tensor, "b 3 c h w"], Float[Tensor, "b 3 c h w"]]:
         """Mean and standard deviation of the normalised latents of objects seen in views (b, v); without gradient."""
-        found = self.encoder(views)
+        found = self.seen(views)
         return self.normalize(found.mean), (0.5 * found.log_variance).exp() / self.latent_std
 
     def normalize(self, raw: Float[Tensor, "b 3 c h w"]) -> Float[Tensor, "b 3 c h w"]:
@@ -111,7 +120,8 @@ class LN3DiffSystem(nn.Module):
 
     def planes_of(self, raw: Float[Tensor, "b 3 c h w"]) -> TriPlane:
         """Feature planes of latents as the encoder gives them."""
-        return TriPlane(self.decoder(raw), self.config.half_size)
+        planes = in_parts(self.decoder, raw, lean=None if torch.is_grad_enabled() else 4, leanest=1)
+        return TriPlane(planes, self.config.half_size)
 
     def field_of(self, planes: TriPlane) -> TriPlaneRadiance:
         """Density and colour of b objects as a function of points (b, n, 3)."""
@@ -251,7 +261,7 @@ class LN3DiffSystem(nn.Module):
         to meshes starts out from the field."""
         if stage != "vae" or isinstance(batch, ObjectLatents):
             return
-        posterior: TriPlanePosterior = self.encoder(batch.given)
+        posterior = self.seen(batch.given)
         variance = posterior.log_variance.exp() + posterior.mean.square()
         self.latent_mean.copy_(posterior.mean.mean((0, 3, 4))[..., None, None])
         second = variance.mean((0, 3, 4))[..., None, None]

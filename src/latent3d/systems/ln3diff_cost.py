@@ -54,7 +54,7 @@ def network_pass(system: LN3DiffSystem, stage: str, objects: int, views: int) ->
 
 def _autoencoder(system: LN3DiffSystem, views: Views) -> Tensor:
     config = system.config
-    posterior = system.encoder(views)
+    posterior = system.seen(views)
     planes = system.planes_of(posterior.sample()).planes
     volume = config.training_volume
     samples = volume.coarse + (volume.guided if config.guided else volume.fine)
@@ -90,6 +90,30 @@ def _asked(system: LN3DiffSystem, features: Tensor, points: Tensor) -> tuple[Ten
     """What the field says, of features (b, f) that are repeated for each point as if they were sampled from planes."""
     values = system.field(repeat(features, "b f -> b n f", n=points.shape[1]).clone())
     return values.density, values.colors
+
+
+@torch.no_grad()
+def sampling_pass(system: LN3DiffSystem, views: int) -> None:
+    """What one object, told of a picture or the like, takes in memory at most: a step of the sampler with guidance,
+    its planes, and as many rays as are worked on at once. ``views`` see it together (those of a film are in parts).
+
+    Raises:
+        ValueError: for an autoencoder without denoiser.
+    """
+    if system.denoiser is None:
+        raise ValueError("an autoencoder alone cannot sample; give it a denoiser")
+    config, size = system.config, system.config.image_size
+    noise = torch.zeros(1, *config.latent_shape, device=system.latent_mean.device)
+    told = _condition(system, noise.new_zeros(1, 3, size, size))
+    cached = system.denoiser.precompute(Condition.cat([told, told.null()]))
+    latents = in_parts(
+        lambda some, known: system.denoiser(some, some.new_full((), 0.5), known), torch.cat([noise, noise]), cached,
+        lean=4, leanest=1,
+    )  # fmt: skip
+    planes = system.decode(latents[:1].float()).planes
+    pictures = noise.new_zeros(views, config.field.channels + 3, size, size)
+    points = config.volume.chunk_rays * (config.volume.coarse + config.volume.fine)
+    asked_in_parts(partial(_asked, system, planes.mean((1, 3, 4))), pictures.new_zeros(1, points, 3))
 
 
 def _condition(system: LN3DiffSystem, pictures: Tensor) -> Condition:

@@ -126,6 +126,12 @@ class LN3DiffConfig(Config):
 
         return network_pass(system, stage, objects, views)
 
+    def sampling_pass(self, system: LN3DiffSystem, views: int) -> None:
+        """See `ln3diff_cost`."""
+        from latent3d.systems.ln3diff_cost import sampling_pass
+
+        sampling_pass(system, views)
+
 
 @dataclass(frozen=True)
 class LatentStep:

@@ -62,7 +62,7 @@ class Crops:
 
 def vae_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> dict[str, Tensor]:
     """Reconstruction of crops of given and novel views, the latent's divergence from a normal, adversaries."""
-    posterior = system.encoder(batch.given)
+    posterior = system.seen(batch.given)
     planes = system.planes_of(posterior.sample(generator))
     if system.novel_discriminator is not None and batch.inputs == batch.shape[1]:
         batch = with_others_views(batch)
@@ -146,7 +146,7 @@ def splats_terms(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Gen
 @torch.no_grad()
 def frozen_planes(system: LN3DiffSystem, batch: ObjectViews) -> TriPlane:
     """Feature planes of the objects, without history."""
-    return system.planes_of(system.encoder(batch.given).mean)
+    return system.planes_of(system.seen(batch.given).mean)
 
 
 def chosen_views(system: LN3DiffSystem, batch: ObjectViews, generator: torch.Generator) -> Views:

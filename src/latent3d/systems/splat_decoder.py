@@ -24,7 +24,7 @@ from latent3d.geometry.depth_range import DepthRange
 from latent3d.geometry.precision import full_precision
 from latent3d.geometry.rays import unproject
 from latent3d.geometry.rotations import multiply_quaternions
-from latent3d.memory import in_parts
+from latent3d.memory import at_once, in_parts, recomputed
 from latent3d.nn.layers import ResBlock2d, zero_init
 from latent3d.representations.gaussians import Gaussians
 from latent3d.systems.reference_geometry import PlainBlock, ray_slopes, upsampled
@@ -103,7 +103,7 @@ class PixelEvidence:
         """Which views are references."""
         return self.is_reference[0, :, 0, 0, 0] > 0.5
 
-    def of(self, views: Bool[Tensor, " m"], detail: int = 1) -> PixelEvidence:
+    def of(self, views: Bool[Tensor, " m"] | slice, detail: int = 1) -> PixelEvidence:
         """The evidence of some views, on a grid ``detail`` times finer: colours and, within a surface, depth are
         interpolated; across edges depth keeps its steps."""
         parts = {field.name: getattr(self, field.name)[:, views] for field in fields(self)}
@@ -169,7 +169,7 @@ class SplatDecoder(nn.Module):
         parts = []
         for views, detail in ((references, self.config.reference_detail), (~references, 1)):
             fine = raw[:, views].repeat_interleave(detail, -1).repeat_interleave(detail, -2)
-            parts.append(self.activate(fine, evidence.of(views, detail), cameras[:, views]))
+            parts.append(self.activated(fine, evidence.of(views, detail), cameras[:, views]))
         return [Gaussians.cat(list(pair)) for pair in zip(*parts, strict=True)]
 
     def source_views(self, is_reference: Bool[Tensor, " m"], height: int, width: int) -> Int[Tensor, " n"]:
@@ -202,6 +202,14 @@ class SplatDecoder(nn.Module):
         at4 = self.mix4(at4 + upsampled(self.up4(self.middle(self.merge(at8)))))
         at2 = self.mix2(at2 + upsampled(self.up2(at4)))
         return rearrange(F.pixel_shuffle(self.head(at2).float(), 2), "(b m) c h w -> b m c h w", b=b)
+
+    def activated(self, raw: Float[Tensor, "b m 14 H W"], evidence: PixelEvidence, cameras: Cameras) -> list[Gaussians]:
+        """`activate`, at lean memory levels of a few views at a time."""
+        views = raw.shape[1]
+        size = max(1, at_once(views, 4, 1))
+        some = [slice(start, start + size) for start in range(0, max(views, 1), size)]
+        parts = [recomputed(self.activate, raw[:, one], evidence.of(one), cameras[:, one]) for one in some]
+        return [Gaussians.cat(list(scene)) for scene in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
     @full_precision
     def activate(self, raw: Float[Tensor, "b m 14 H W"], evidence: PixelEvidence, cameras: Cameras) -> list[Gaussians]:

@@ -1,13 +1,15 @@
 """What a stage of training will cost: parameters, operations, memory and time, before any of it is spent.
 
-The networks run once, forward and backward, on tensors that have shapes but no values (PyTorch's fake tensors), with
-every operation and every allocation counted. What depends on values (rendering, geometry) is not run.
+The networks run, forward and backward, on tensors that have shapes but no values (PyTorch's fake tensors), with every
+operation and every allocation counted, the latter at each memory level. What depends on values (rendering, geometry) is
+not run.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from latent3d.memory import LEVELS, MemoryLevel, memory
 from latent3d.training.config import StageConfig, TrainConfig
 
 DEVICES = {
@@ -51,6 +54,10 @@ class Countable(Protocol):
         of which ``views`` views each are given. It runs on tensors without values. Raises ValueError for a stage that
         cannot."""
 
+    def sampling_pass(self, system: Any, views: int) -> None:
+        """What sampling one scene or object of so many views takes in memory, likewise. Raises ValueError for a system
+        that cannot."""
+
 
 @dataclass(frozen=True)
 class PartCost:
@@ -70,7 +77,8 @@ class Plan:
         forward, backward: operations of one pass (a multiply-add counts twice); recomputation belongs to the latter.
         passes: per device and step.
         weights, gradients, optimizer, average: bytes per device that stay; the average is the weights' moving one.
-        activations: largest number of bytes in use at once during a pass, beyond those.
+        levels: largest number of bytes in use at once during a pass, beyond those, by memory level.
+        level: the one that the run begins with.
         exchange: bytes per device for gradients under way between devices.
         tflops, capacity: of the named device, in operations per second and bytes.
     """
@@ -84,21 +92,50 @@ class Plan:
     gradients: int
     optimizer: int
     average: int
-    activations: int
+    levels: dict[MemoryLevel, int]
+    level: MemoryLevel
     exchange: int
     tflops: float
     capacity: float
 
     @property
+    def activations(self) -> int:
+        """Bytes at the level that the run begins with."""
+        return self.levels[self.level]
+
+    @property
     def memory(self) -> float:
         """Predicted bytes per device."""
+        return self.memory_at(self.level)
+
+    def memory_at(self, level: MemoryLevel) -> float:
+        """Predicted bytes per device at a level."""
         stays = self.weights + self.gradients + self.optimizer + self.average
-        return RESERVE * (stays + self.activations + self.exchange)
+        return RESERVE * (stays + self.levels[level] + self.exchange)
 
     @property
     def step_seconds(self) -> float:
         """Estimated seconds per step, rendering and data not counted."""
         return self.passes * (self.forward + self.backward) / (UTILISATION * self.tflops)
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Memory of sampling one scene or object.
+
+    Attributes:
+        views: of a scene, the given one included; that see an object together.
+        weights: bytes, in float32.
+        levels: largest number of bytes in use at once beyond those, by memory level.
+    """
+
+    views: int
+    weights: int
+    levels: dict[MemoryLevel, int]
+
+    def memory_at(self, level: MemoryLevel) -> float:
+        """Predicted bytes at a level."""
+        return RESERVE * (self.weights + self.levels[level])
 
 
 class PeakMemory(TorchDispatchMode):
@@ -154,11 +191,7 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         raise ValueError(
             f"{devices} devices cannot share the {stage.accumulate} passes of a step; choose a number that divides them"
         )
-    system: Any = config.system
-    if not isinstance(system, Countable):
-        raise ValueError(f"the networks of a {type(system).__name__} cannot be counted; plan another preset")
-    with torch.device("meta"):
-        model = config.system.build()  # type: ignore[attr-defined]
+    system, model = _blank(config)
     with FakeTensorMode():
         _fill(model)
         trained = dict(model.trainable(name))
@@ -172,9 +205,8 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
                 return system.network_pass(model, name, stage.batch_size, stage.sampling.views)
 
         # a pass of its own: the counter of operations holds on to what checkpointing computes anew
-        with PeakMemory() as memory:
-            run().backward()
-        with FlopCounterMode(display=False) as forward:
+        levels = {level: _peak(level, lambda: run().backward()) for level in LEVELS}
+        with memory(config.memory), FlopCounterMode(display=False) as forward:
             loss = run()
             with FlopCounterMode(display=False) as backward:
                 loss.backward()
@@ -199,11 +231,51 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         gradients=math.ceil(4 * count / share),
         optimizer=math.ceil(8 * count / share),
         average=math.ceil(4 * count / share),
-        activations=memory.peak,
+        levels=levels,
+        level=config.memory,
         exchange=4 * count if devices > 1 else 0,
         tflops=peak * 1e12 * (1.0 if stage.autocast == "bf16" else FP32_SHARE),
         capacity=capacity * 1e9,
     )
+
+
+def plan_sampling(config: TrainConfig, views: int = 8) -> SamplingPlan:
+    """Memory that sampling takes, networks in bfloat16.
+
+    Args:
+        views: of a scene, the given one included; that see an object together.
+
+    Raises:
+        ValueError: for a system that cannot sample or be counted.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    system, model = _blank(config)
+    with FakeTensorMode():
+        _fill(model)
+        model.requires_grad_(False).eval()
+
+        def run() -> None:
+            with torch.autocast("cpu", torch.bfloat16):
+                system.sampling_pass(model, views)
+
+        levels = {level: _peak(level, run) for level in LEVELS}
+    return SamplingPlan(views, sum(4 * value.numel() for value in model.state_dict().values()), levels)
+
+
+def _peak(level: MemoryLevel, run: Callable[[], None]) -> int:
+    with memory(level), PeakMemory() as peak:
+        run()
+    return peak.peak
+
+
+def _blank(config: TrainConfig) -> tuple[Any, Any]:
+    """A system's configuration, and its networks on the meta device. Raises ValueError where they cannot be counted."""
+    system: Any = config.system
+    if not isinstance(system, Countable):
+        raise ValueError(f"the networks of a {type(system).__name__} cannot be counted; plan another preset")
+    with torch.device("meta"):
+        return system, system.build()
 
 
 def _fill(model: nn.Module) -> None:

@@ -3,7 +3,8 @@
     python bench/volume.py [--rounds 5] [--threads 2] [--clock wall] [--json FILE]
 
 Training: forward + backward of 8 objects x 512 rays x 24 samples, planes of 16 channels and 64x64 pixels, one hidden
-layer of 64: the sampling alone for every back end, then whole rays. Inference: one view of 128x128 pixels with 64 + 64
+layer of 64: the sampling alone for every back end, then whole rays; "fused" does all of a point's field in one compiled
+loop (CPU only, always in fp32). Inference: one view of 128x128 pixels with 64 + 64
 samples, planes of 32 channels and 128x128 pixels, of an object that fills a sixth of the picture; beside the time, the
 largest difference of a colour to the complete renderer in fp32. The first calls, which may compile, are not counted.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from latent3d.geometry.cameras import Cameras
 from latent3d.nn.triplane_field import TriPlaneField, TriPlaneFieldConfig
 from latent3d.rendering.occupancy import Occupancy
+from latent3d.rendering.triplane_radiance import TriPlaneRadiance
 from latent3d.rendering.triplane_sampling import Backend, TriPlaneRows, sample_triplane
 from latent3d.rendering.volume import Field, VolumeConfig, render_rays, render_volume
 
@@ -36,6 +38,11 @@ def field_of(planes: Tensor | TriPlaneRows, network: TriPlaneField, backend: Bac
         return values.density, values.colors
 
     return field
+
+
+def fused_field(planes: Tensor, network: TriPlaneField) -> TriPlaneRadiance:
+    """The same as `field_of`, as one whole."""
+    return TriPlaneRadiance(TriPlaneRows.of(planes), HALF_SIZE, network)
 
 
 def object_like(channels: int = 32, size: int = 128) -> tuple[Tensor, TriPlaneField]:
@@ -85,26 +92,28 @@ def training_table(report: Report, rounds: int, device: str = "cpu") -> None:
         sample_triplane(planes, points, HALF_SIZE, backend=backend).sum().backward()
         planes.grad = None
 
-    def rays(backend: Backend, bf16: bool) -> None:
+    def rays(backend: Backend | None, bf16: bool = False) -> None:
         with torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            field = field_of(planes, network, backend)
+            field = field_of(planes, network, backend) if backend else fused_field(planes, network)
             out = render_rays(field, origins, directions, HALF_SIZE, config, generator=generator, guide=guide)
         (out.rgb.sum() + out.alpha.sum()).backward()
         planes.grad = None
 
-    calls: dict[tuple[Backend, str], Callable[[], None]] = {}
+    calls: dict[tuple[str, str], Callable[[], None]] = (
+        {("fused", "rays"): lambda: rays(None)} if device == "cpu" else {}
+    )
     for backend in backends(device):
         calls |= {
             (backend, "forward"): lambda name=backend: forward(name),
             (backend, "both"): lambda name=backend: sample(name),
-            (backend, "rays"): lambda name=backend: rays(name, False),
+            (backend, "rays"): lambda name=backend: rays(name),
             (backend, "bf16"): lambda name=backend: rays(name, True),
         }
     times = interleaved(calls, report.clock, rounds=rounds)
     columns = ("back end", "sampling f, ms", "sampling f + b", "rays f + b, fp32", "rays f + b, bf16 network")
     table = report.table("Tri-planes: training, 8 x 512 rays x 24 samples", *columns)
-    for backend in backends(device):
-        table.add(backend, *(times[backend, what] for what in ("forward", "both", "rays", "bf16")))
+    for name in dict.fromkeys(name for name, _ in [*((each, "") for each in backends(device)), *calls]):
+        table.add(name, *(times.get((name, what)) for what in ("forward", "both", "rays", "bf16")))
 
 
 @torch.no_grad()
@@ -128,12 +137,18 @@ def inference_table(report: Report, rounds: int, device: str = "cpu") -> None:
         f"by occupancy, {name}": lambda: view(fast, grid),
         f"by occupancy, {name}, bf16 network": lambda: view(fast, grid, bf16=True),
     }
+    grids: dict[str, Field] = {"the occupancy grid, once per object": fast}
+    if device == "cpu":
+        fused = fused_field(planes, network)
+        calls |= {
+            "every sample in the box, fused": lambda: view(fused),
+            "by occupancy, fused": lambda: view(fused, grid),
+        }
+        grids["the occupancy grid, fused"] = fused
     expected = view(fields["grid_sample"])
     errors = {name: float((call() - expected).abs().max()) for name, call in calls.items()}
-    once = "the occupancy grid, once per object"
-    times = interleaved(
-        calls | {once: lambda: Occupancy.of(fast, 1, HALF_SIZE, device=device)}, report.clock, rounds=rounds
-    )
+    builds = {title: lambda f=field: Occupancy.of(f, 1, HALF_SIZE, device=device) for title, field in grids.items()}
+    times = interleaved(calls | builds, report.clock, rounds=rounds)
     table = report.table("Tri-planes: one view of 128x128", "renderer", "ms", "largest difference")
     for name, values in times.items():
         table.add(name, values, errors.get(name))

@@ -1,12 +1,17 @@
 """Small parts: harmonics, the kernels' exponential and radix order, threads."""
 
 import math
+import sys
+import warnings
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
+from numba.core import caching
 
+from latent3d.rendering import splats_numba_lanes
 from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
 from latent3d.rendering.splats_numba_lanes import STAMP, exponential, jit
 from latent3d.rendering.splats_numba_order import order_share
@@ -78,19 +83,52 @@ def test_compiled_loops_are_kept_on_disk_under_the_digest_of_all_kernel_sources(
     assert len(kept) >= len(overloads) > 0
 
 
-def test_without_a_writable_folder_the_loops_still_compile(monkeypatch):
-    """numba refuses to cache functions whose source it cannot place; the answer is one warning, not an error."""
+def _double(x):
+    return 2 * x
 
-    def refuse(*arguments, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba_njit(*arguments, **options)
 
-    numba_njit = numba.njit
-    monkeypatch.setattr("latent3d.rendering.splats_numba_lanes.numba.njit", refuse)
-    with pytest.warns(UserWarning, match="cannot be kept on disk"):
-        double = jit()(lambda x: 2 * x)
+@pytest.fixture
+def _no_folder_beside_the_source(monkeypatch, tmp_path):
+    """Neither NUMBA_CACHE_DIR nor the source's folder can be written; the user's cache folder is ``tmp_path``."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file" / "folder"))
+    _close(monkeypatch, "InTree")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    splats_numba_lanes._say_not_kept.cache_clear()
+    yield
+    splats_numba_lanes._say_not_kept.cache_clear()
+
+
+def _close(monkeypatch, kind: str) -> None:
+    """Make the folders of one kind of numba's locators read-only."""
+
+    def refuse(locator) -> None:
+        raise PermissionError("read-only")
+
+    kinds = [each for each in caching.CompileResultCacheImpl._locator_classes if kind in each.__name__]
+    assert kinds
+    for each in kinds:
+        monkeypatch.setattr(each, "ensure_cache_path", refuse)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the user's cache folder is named by XDG_CACHE_HOME on Linux")
+@pytest.mark.usefixtures("_no_folder_beside_the_source")
+def test_without_a_writable_folder_beside_the_source_the_user_s_is_taken(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        double = jit()(_double)
+    assert tmp_path in Path(double._cache.cache_path).parents
     assert double(21) == 42
+    assert list(Path(double._cache.cache_path).glob("*.nbc"))
+
+
+@pytest.mark.usefixtures("_no_folder_beside_the_source")
+def test_without_any_writable_folder_the_loops_still_compile_and_one_warning_says_so(monkeypatch):
+    _close(monkeypatch, "UserWide")
+    with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR") as caught:
+        doubles = [jit()(_double), jit()(_double)]
+    assert len(caught) == 1
+    assert [double(21) for double in doubles] == [42, 42]
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(np.float32, np.int32), (np.float64, np.int64)])

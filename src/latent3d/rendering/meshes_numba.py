@@ -15,10 +15,10 @@ Letters: V views, N vertices, F faces, H, W samples (pixels times supersample).
 from __future__ import annotations
 
 import math
-import warnings
 
-import numba
 import numpy as np
+
+from latent3d.rendering.splats_numba_lanes import jit
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 GREY = 0.75
@@ -27,20 +27,7 @@ GREY_SHADE, VERTEX_COLORS, TEXTURE = range(3)
 """Where the colour comes from."""
 
 
-def _jit(**options):
-    """`numba.njit` without the interpreter lock, kept on disk where a folder can be written (a warning elsewhere)."""
-
-    def decorate(function):
-        try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError as error:
-            warnings.warn(f"compiled mesh loops cannot be kept on disk: {error}", stacklevel=2)
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
-
-
-@_jit()
+@jit()
 def _project(vertices, w2c, k, scale, out):
     """K (R x + t) with pixels made ``scale`` times smaller: (N, 3), the last column being z-depth."""
     for n in range(vertices.shape[0]):
@@ -53,7 +40,7 @@ def _project(vertices, w2c, k, scale, out):
         out[n, 2] = depth
 
 
-@_jit()
+@jit()
 def _window(corners, near, width, height):
     """Samples that the part of a triangle beyond the near distance can cover: x0, x1, y0, y1, past-last exclusive."""
     low_x, high_x, low_y, high_y = np.inf, -np.inf, np.inf, -np.inf
@@ -76,7 +63,7 @@ def _window(corners, near, width, height):
     return x0, x1, y0, y1
 
 
-@_jit()
+@jit()
 def _edges(corners, edges):
     """Edge functions (3, 3), rows for the corners and columns for (x, y, 1), and D; signed so that D >= 0."""
     for i in range(3):
@@ -90,7 +77,7 @@ def _edges(corners, edges):
     return abs(volume)
 
 
-@_jit()
+@jit()
 def _cover(projected, faces, near, depth, index, edges, volumes):
     """Fill depth (inf where nothing is) and index (-1) of one view, (H, W), and the edge functions of its faces."""
     height, width = depth.shape
@@ -127,7 +114,7 @@ def _cover(projected, faces, near, depth, index, edges, volumes):
                         index[y, x] = face
 
 
-@_jit()
+@jit()
 def _barycentric(edges, face, px, py):
     """Perspective-correct weights of the three corners of a face at a position in samples."""
     a = edges[face, 0, 0] * px + edges[face, 0, 1] * py + edges[face, 0, 2]
@@ -137,7 +124,7 @@ def _barycentric(edges, face, px, py):
     return a * scale, b * scale, c * scale
 
 
-@_jit()
+@jit()
 def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices, barycentric, depths):
     """Faces (V, H, W), barycentric (V, H, W, 3) and depths (V, H, W) of every ``shares``-th view."""
     height, width = indices.shape[1:]
@@ -155,7 +142,7 @@ def rasterize_share(share, shares, vertices, faces, w2c, k, scale, near, indices
                 depths[view, y, x] = depth[y, x] if face >= 0 else 0.0
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _bilinear(pyramid, start, height, width, u, v, repeat):
     """The texture at (u, v); texel centres lie at (i + 0.5) / size."""
     x, y = u * width - 0.5, v * height - 0.5
@@ -179,7 +166,7 @@ def _bilinear(pyramid, start, height, width, u, v, repeat):
     )
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _textured(pyramid, levels, repeat, detail, uvs, face, weights):
     """Texture at a point of a face: bilinear between texels, linear between the two nearest levels of detail."""
     u = weights[0] * uvs[face, 0, 0] + weights[1] * uvs[face, 1, 0] + weights[2] * uvs[face, 2, 0]
@@ -197,7 +184,7 @@ def _textured(pyramid, levels, repeat, detail, uvs, face, weights):
     return r, g, b
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _details(projected, faces, uvs, near, texels, out):
     """Level of detail of each face: log2 of texels per sample, from the ratio of its areas in texture and view."""
     for face in range(faces.shape[0]):
@@ -215,7 +202,7 @@ def _details(projected, faces, uvs, near, texels, out):
             out[face] = 0.5 * math.log2(stored / seen)
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _mixed(values, i, j, k, weights):
     """Weighted sum of three rows of (n, 3)."""
     a, b, c = weights
@@ -226,7 +213,7 @@ def _mixed(values, i, j, k, weights):
     )
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _normal(vertices, faces, smooth, face, weights, eye):
     """Unit normal at a point of a face, towards the camera at ``eye``: interpolated from ``smooth`` if given.
 
@@ -248,7 +235,7 @@ def _normal(vertices, faces, smooth, face, weights, eye):
     return x * scale, y * scale, z * scale
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _brightness(light, point, normal, eye):
     """Factor on sRGB values: (ambient + sky (1 + nz) / 2 + head max(n . v, 0)) to the power 1 / 2.2."""
     x, y, z = eye[0] - point[0], eye[1] - point[1], eye[2] - point[2]
@@ -256,7 +243,7 @@ def _brightness(light, point, normal, eye):
     return (light[0] + light[1] * 0.5 * (1 + normal[2]) + light[2] * facing) ** (1 / 2.2)
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _color(vertices, faces, colors, uvs, pyramid, levels, source, repeat, detail, light, face, weights, normal, eye):
     """What a point of a face shows, in [0, 1]: its colour in its light (as it is where ``light`` is empty)."""
     i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -271,13 +258,13 @@ def _color(vertices, faces, colors, uvs, pyramid, levels, source, repeat, detail
     return min(max(r, 0.0), 1.0), min(max(g, 0.0), 1.0), min(max(b, 0.0), 1.0)
 
 
-@_jit()
+@jit()
 def _store(depths, normals, view, y, x, depth, normal):
     depths[view, y, x] = depth
     normals[view, 0, y, x], normals[view, 1, y, x], normals[view, 2, y, x] = normal
 
 
-@_jit()
+@jit()
 def render_share(
     share, shares, vertices, faces, colors, uvs, smooth, pyramid, levels, source, repeat, w2c, k, supersample, light,
     near, images, alphas, depths, normals,

@@ -25,11 +25,8 @@ from latent3d.rendering.projection import (
     ProjectedSplats,
     tile_rectangles,
 )
-from latent3d.rendering.splats_numba_kernels import (
-    FEW_CHANNELS,
-    blend_backward_share,
-    blend_share,
-)
+from latent3d.rendering.splats_numba_backward import blend_backward_share
+from latent3d.rendering.splats_numba_kernels import FEW_CHANNELS, blend_share
 from latent3d.rendering.splats_numba_lanes import LANES
 from latent3d.rendering.splats_numba_order import fill_share, order_share
 from latent3d.rendering.splats_numba_projection import (

@@ -6,6 +6,7 @@ vector instructions on every machine: one AVX-512 register, two of AVX2, four of
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import warnings
@@ -21,39 +22,44 @@ LANES = 16
 """Numbers that one lane operation handles; also the side of a tile in pixels."""
 
 
-_SOURCES = (
-    "splats_numba_lanes", "splats_numba_kernels", "splats_numba_order", "splats_numba_projection", "projection",
-    "triplane_numba", "triplane_numba_lanes", "triplane_numba_products", "triplane_network_numba",
-    "triplane_values_numba", "triplane_march_numba",
-)  # fmt: skip
-
-
 def _digest() -> str:
-    """Digest of every file whose code or constants end up inside a compiled loop."""
+    """Digest of every file whose code or constants can end up inside a compiled loop."""
     folder = Path(__file__).parent
-    return hashlib.sha256(b"\0".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+    files = sorted([*folder.glob("*numba*.py"), folder / "projection.py"])
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 STAMP = _digest()
 
 
 def jit(**options):
-    """`numba.njit` without the interpreter lock, with the on-disk cache (a warning where no folder can be written).
+    """`numba.njit` without the interpreter lock, with the on-disk cache.
 
-    numba compiles again when a function's own file changes, not when a function inlined into it does; so the cache is
-    stamped with the digest of all files involved.
+    numba keeps what it compiled in NUMBA_CACHE_DIR, else beside the source, else in the user's cache folder, whichever
+    can be written first; where none can, a warning says so once, and every process compiles for itself. numba compiles
+    again when a function's own file changes, not when a function inlined into it does; so the cache is stamped with the
+    digest of all files involved.
     """
 
     def decorate(function):
         try:
             dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError as error:
-            warnings.warn(f"compiled rasteriser loops cannot be kept on disk: {error}", stacklevel=2)
+        except RuntimeError:  # numba's answer when no folder can be written
+            _say_not_kept()
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
         dispatcher._cache._cache_file._source_stamp = STAMP
         return dispatcher
 
     return decorate
+
+
+@functools.cache
+def _say_not_kept() -> None:
+    warnings.warn(
+        "compiled loops cannot be kept on disk, so every process compiles them again (some seconds); set "
+        "NUMBA_CACHE_DIR to a folder that can be written",
+        stacklevel=4,
+    )
 
 
 @intrinsic

@@ -148,7 +148,7 @@ class _Tiles:
 
 
 class _Blend(torch.autograd.Function):
-    """sum(w F), sum(w z) and alpha; the gradients are those of `splats_numba_kernels.blend_backward_share`."""
+    """sum(w F), sum(w z) and alpha; the gradients are those of `splats_numba_backward.blend_backward_share`."""
 
     @staticmethod
     def forward(ctx, means, conics, depths, opacities, channels, bins):

@@ -235,7 +235,8 @@ class LN3DiffSystem(nn.Module):
             "mesh": ("mesh",),
             "splats": ("splats",),
             "conditioner": ("conditioner",) if self._pairs else (),
-            "diffusion": ("denoiser", "conditioner"),
+            # once taught, encoders stay as they are: the denoiser's error would soon undo what sets texts apart
+            "diffusion": ("denoiser",) if self._pairs else ("denoiser", "conditioner"),
         }[stage]
         return [name for name in parts if getattr(self, name) is not None]
 

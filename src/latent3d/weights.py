@@ -10,6 +10,9 @@ Layout of a weights folder::
 A tensor that alone is larger than a shard is cut along its first axis into pieces ``name#0``, ``name#1``, ...; the
 index lists them. Loading is strict and complete: whatever is missing, left over, of another shape, cut off or altered
 is an error that names file and remedy. There are no pickles.
+
+An adapter holds only what differs from other weights, its base, which an entry ``base`` of its ``config.json`` names;
+loading puts both together. The base is read where it was or in ``$LATENT3D_BASE`` and has to be the same bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,7 @@ def save_weights(
     card: Mapping[str, Any] | None = None,
     dtype: str = "fp32",
     max_shard_bytes: int = SHARD_BYTES,
+    base: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a weights folder; it appears whole (a folder that was there is replaced) or not at all.
 
@@ -49,6 +53,8 @@ def save_weights(
         tensors: a module or its state dict. Floating-point tensors are stored as ``dtype``, others as they are.
         dtype: ``fp32``, ``fp16`` or ``bf16``.
         max_shard_bytes: largest size of one tensor file.
+        base: for an adapter its ``source`` (path or name), ``sha256``, ``parts`` (see `read_base`) and, by the dtype to
+            which they are rounded, the names of what is ``taken`` from there.
 
     Raises:
         ValueError: unknown dtype, a value that is not finite in ``dtype``, or too small a shard size.
@@ -66,18 +72,23 @@ def save_weights(
             "sha256": {path.name: _sha256([path]) for path in files},
             "config": config.to_dict() if isinstance(config, Config) else dict(config),
         }
+        if base is not None:
+            head["base"] = dict(base)
         (fresh / "config.json").write_text(json.dumps(head, indent=1))
         (fresh / "card.json").write_text(json.dumps(dict(card or {}), indent=1))
 
     return replace_folder(folder, fill)
 
 
-def load_weights(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Read a weights folder: (state dict with floats as float32, configuration as a dictionary, card).
+def load_weights(
+    folder: str | Path, base: str | Path | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Read a weights folder: (state dict with floats as float32, configuration as a dictionary, card). An
+    adapter's ``base`` is named where it is not where it was.
 
     Raises:
         FileNotFoundError: no weights there, or a shard is missing.
-        ValueError: another format number, or a cut off, altered or unreadable file.
+        ValueError: another format number, a cut off, altered or unreadable file, or not the base of an adapter.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -95,21 +106,24 @@ def load_weights(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any],
             raise FileNotFoundError(f"{folder / name} is missing; copy or download the weights again")
         if _sha256([folder / name]) != digest:
             raise ValueError(f"{folder / name} is not the file that was saved (sha256 differs); download it again")
+    if "base" in head:
+        tensors |= _of_base(folder, head["base"], base)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     return state, head["config"], card
 
 
-def load_module(folder: str | Path, config: type[Config]) -> tuple[Any, dict[str, Any]]:
+def load_module(folder: str | Path, config: type[Config], base: str | Path | None = None) -> tuple[Any, dict[str, Any]]:
     """The module that a weights folder holds, built from its own configuration and filled strictly, and its card.
 
     Args:
         config: class of the configuration; it has ``build()``.
+        base: see `load_weights`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_weights` and `load_into`, or for a configuration of another kind or
             version.
     """
-    state, values, card = load_weights(folder)
+    state, values, card = load_weights(folder, base)
     try:
         module = config.from_dict(values).build()  # type: ignore[attr-defined]
     except (ValueError, TypeError) as error:
@@ -212,14 +226,27 @@ def load_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
     if set(found) != set(index):
         odd = sorted(set(found) ^ set(index))
         raise ValueError(f"{index_path} does not match its shards ({_some(odd)}); copy or download the weights again")
-    out: dict[str, Tensor] = {}
-    cut: dict[str, list[Tensor]] = {}
-    for name in index:
-        if "#" in name:
-            cut.setdefault(name.rpartition("#")[0], []).append(found[name])
-        else:
-            out[name] = found[name]
-    return out | {name: torch.cat(parts) for name, parts in cut.items()}
+    return _joined({name: found[name] for name in index})
+
+
+def read_base(folder: Path, parts: Sequence[Sequence[str]]) -> tuple[dict[str, Tensor], str]:
+    """Tensors of an adapter's base under the names of the whole system, and the sha256 of their files.
+
+    ``parts``: (beginning of the system's names, subfolder, stem of the files) of each, in this module's layout or that
+    of diffusers and transformers. Raises FileNotFoundError or ValueError with the file and the remedy.
+    """
+    tensors: dict[str, Tensor] = {}
+    files: list[Path] = []
+    for prefix, place, stem in parts:
+        kinds = (".index.json", ".safetensors.index.json", ".safetensors", ".fp16.safetensors")
+        there = [folder / place / f"{stem}{kind}" for kind in kinds]
+        first = next((path for path in there if path.is_file()), there[2])
+        index = read_json(first)["weight_map"] if first.suffix == ".json" else {"": first.name}
+        own = [first.with_name(name) for name in sorted(set(index.values()))]
+        files += own
+        read = _joined({name: tensor for path in own for name, tensor in _read(path).items()})
+        tensors |= {prefix + name: tensor for name, tensor in read.items()}
+    return tensors, _sha256(files)
 
 
 def replace_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
@@ -245,6 +272,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} should hold a JSON object; copy or download it again")
     return values
+
+
+def _of_base(folder: Path, about: Mapping[str, Any], given: str | Path | None) -> dict[str, Tensor]:
+    """What an adapter takes from its base; ValueError where that is not the right one."""
+    name = str(given or os.environ.get("LATENT3D_BASE") or about["source"])
+    place = next((path for path in (Path(name).expanduser(), SHIPPED / name) if path.is_dir()), None)
+    tensors, digest = ({}, "") if place is None else read_base(place, about["parts"])
+    if digest != about["sha256"]:
+        found = "is no folder" if place is None else f"holds other weights ({digest[:12]})"
+        raise ValueError(
+            f"{folder} is an adapter of {about['source']} (sha256 {about['sha256'][:12]}), and '{name}' {found}; set "
+            "LATENT3D_BASE to the folder of the weights that it was trained on"
+        )
+    return {name: tensors[name].to(DTYPES[dtype]) for dtype, names in about["taken"].items() for name in names}
+
+
+def _joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the pieces ``name#0``, ``name#1``, ... of cut tensors together."""
+    out = {name: tensor for name, tensor in tensors.items() if "#" not in name}
+    for name in {piece.rpartition("#")[0] for piece in tensors.keys() - out.keys()}:
+        count = sum(piece.startswith(f"{name}#") for piece in tensors)
+        out[name] = torch.cat([tensors[f"{name}#{i}"] for i in range(count)])
+    return out
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from latent3d.apps.options import option
+from latent3d.memory import MemoryLevel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,14 @@ class Train:
     """Folder of a pre-trained image autoencoder, whose latents are used."""
     threads: Annotated[int | None, option("N", "all cores")] = None
     """CPU threads of PyTorch."""
+    memory: Annotated[MemoryLevel | None, option("LEVEL", "the preset's, usually fast")] = None
+    """fast, lean or leanest: less memory, more time, the same results. Where one does not fit, the next is taken."""
     fresh: bool = False
     """Insist on a folder without a run instead of going on."""
     export: Annotated[Path | None, option("DIR", "none")] = None
     """Write the averaged weights into this folder at the end."""
+    export_adapter: Annotated[Path | None, option("DIR", "none")] = None
+    """The same without what is still as in the weights that training began with; those are needed to load it."""
     export_dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Number format of the exported weights."""
 
@@ -66,12 +71,17 @@ class Train:
             threads=self.threads,
             prior=self.prior,
             autoencoder=self.autoencoder,
+            memory=self.memory,
             resume=not self.fresh,
         )
         from latent3d.training.distributed import is_main
 
-        if self.export is not None and is_main():
-            from latent3d.training.export import export_weights
+        if not is_main():
+            return
+        from latent3d.training.export import export_adapter, export_weights
 
-            folder = export_weights(self.out or Path("runs") / self.preset, self.export, dtype=self.export_dtype)
-            print(f"wrote weights to {folder}")
+        run = self.out or Path("runs") / self.preset
+        if self.export is not None:
+            print(f"wrote weights to {export_weights(run, self.export, dtype=self.export_dtype)}")
+        if self.export_adapter is not None:
+            print(f"wrote an adapter to {export_adapter(run, self.export_adapter, dtype=self.export_dtype)}")

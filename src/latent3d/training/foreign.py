@@ -17,6 +17,7 @@ from latent3d.autoencoders.vit_encoder import ViTEncoder
 from latent3d.conditioning.conditioner import ConditionerConfig
 from latent3d.conditioning.pretrained import load_clip_picture, load_clip_text, load_dinov2
 from latent3d.conditioning.towers import CLIPPictureConfig, CLIPTextConfig, DINOv2Config, FrozenTower
+from latent3d.nn.lora import LORA_SUFFIXES
 from latent3d.training.config import TrainConfig
 from latent3d.weights import find_shipped, load_into, load_weights, read_json
 
@@ -40,7 +41,10 @@ def fill_part(part: nn.Module, source: str) -> None:
     """
     folder = Path(source) if Path(source).exists() else find_shipped(source)
     if _is_own(folder) or not isinstance(part, FrozenTower | ViTEncoder):
-        load_into(part, load_weights(folder)[0], f"the weights in {folder}")
+        state = load_weights(folder)[0]
+        # Low-rank changes begin at zero on weights that have none of their own.
+        own_start = {name: value for name, value in part.state_dict().items() if name.endswith(LORA_SUFFIXES)}
+        load_into(part, own_start | state, f"the weights in {folder}")
     elif isinstance(part, ViTEncoder):
         start_from_dinov2(part, folder)
     else:

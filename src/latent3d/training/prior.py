@@ -11,13 +11,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latent3d.autoencoders.pretrained import autoencoder_config, load_autoencoder, read_config, read_tensors
+from latent3d.autoencoders.pretrained import (
+    WEIGHTS_NAME,
+    autoencoder_config,
+    load_autoencoder,
+    read_config,
+    read_tensors,
+)
 from latent3d.conditioning.image import ImageEncoderConfig
 from latent3d.denoisers.video_unet_config import VideoUNetConfig
 from latent3d.training.config import TrainConfig
 from latent3d.weights import load_into
 
 UNET, VAE, IMAGE_ENCODER = "unet", "vae", "image_encoder"
+PRIOR_PARTS = [
+    ("denoiser.", UNET, WEIGHTS_NAME),
+    ("vae.network.", VAE, WEIGHTS_NAME),
+    ("image_encoder.network.", IMAGE_ENCODER, "model"),
+]
+"""What a system calls the tensors of a prior, and where they lie (see `latent3d.weights.read_base`)."""
 OLD_BUFFER = "vision_model.embeddings.position_ids"
 """Plain counting, which old versions of transformers wrote into their files."""
 

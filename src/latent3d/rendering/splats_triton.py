@@ -29,8 +29,8 @@ from latent3d.rendering.base import TritonOptions
 from latent3d.rendering.projection import ANTIALIAS_FLOOR, ProjectedSplats, tile_rectangles
 from latent3d.rendering.splats_triton_order import order_entries
 
-if not hasattr(triton, "knobs"):
-    raise ImportError(f"it needs triton 3.4 or newer, found {triton.__version__}")
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 7):
+    raise ImportError(f"it needs triton 3.7 or newer, found {triton.__version__}")
 
 TILE: int = kernels.TILE.value
 BLOCK = 32

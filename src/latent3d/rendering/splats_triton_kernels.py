@@ -34,7 +34,7 @@ def _product(a, b, total, PRECISION: tl.constexpr):
     elif PRECISION == "bf16 as float32":  # the same numbers where bfloat16 has no products: in the interpreter
         return tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), total)
     else:
-        return tl.dot(a, b, total, input_precision=PRECISION)
+        return tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
 
 
 @triton.jit

@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import pytest
 import torch
@@ -73,6 +74,14 @@ def test_the_crop_and_the_stretch_are_told_apart(stand_in):
 def test_sizes_that_do_not_divide_still_fill_the_crop(stand_in):
     clip = torch.full((1, 10, 3, 17, 23), 255, dtype=torch.uint8)
     torch.testing.assert_close(build_video_extractor("i3d", stand_in)(clip), torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.skipif("LATENT3D_I3D" not in os.environ, reason="set LATENT3D_I3D to i3d_torchscript.pt")
+def test_the_published_check_value_of_i3d():
+    """Zeros against ones, 8 clips of 30 frames at 64 x 64: 151.26 by common_metrics_on_video_quality."""
+    extractor = i3d(os.environ["LATENT3D_I3D"])
+    black, white = (torch.full((8, 30, 3, 64, 64), value, dtype=torch.uint8) for value in (0, 255))
+    assert frechet_distance(extractor(black), extractor(white)) == pytest.approx(151.26, abs=0.1)
 
 
 def test_random3d_is_the_same_everywhere():

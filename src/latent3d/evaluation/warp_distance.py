@@ -7,7 +7,8 @@ its score is ``WD_<extractor>``. Range [0, 2], lower is better.
 
 What it does not see: surfaces that only one of the two views shows, and whatever fails the depth test, so that depth
 without agreement shrinks the overlap instead of raising the distance. The share of overlap is therefore a number of its
-own, and belongs beside every distance.
+own, and belongs beside every distance. Blurred pictures agree more easily than sharp ones: true pictures are no lower
+bound, and the score says nothing without one of quality.
 """
 
 from __future__ import annotations

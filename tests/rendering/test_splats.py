@@ -165,7 +165,8 @@ def test_buffers_keep_to_the_memory_cap(monkeypatch):
 
 def test_default_cap_is_256_mib(monkeypatch):
     monkeypatch.setattr(splats_numba, "thread_count", lambda: 16)
-    assert splats_numba.backward_shares((1, 65536, 128), 4) == 8  # 32 MiB each
+    assert splats_numba.backward_shares((1, 65536, 128), 4) == 7  # 32 MiB and 1.75 MiB each
+    assert splats_numba.backward_shares((1, 10**6, 3), 4) == 6  # mostly those of the splats
     assert splats_numba.backward_shares((1, 2**24, 128), 4) == 1
 
 

@@ -130,8 +130,8 @@ def _blend_forward(
 
 
 def backward_shares(channels_shape: tuple[int, ...], itemsize: int) -> int:
-    """Threads whose private gradients of the channels fit in `BUFFER_BYTES`."""
-    one = int(np.prod(channels_shape)) * itemsize
+    """Threads whose private gradients, of channels (V or 1, N, C) and of one view's splats, fit in `BUFFER_BYTES`."""
+    one = (int(np.prod(channels_shape)) + 7 * channels_shape[1]) * itemsize
     return max(1, min(thread_count(), BUFFER_BYTES // max(one, 1)))
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from latent3d.nn.triplane_field import TriPlaneFieldConfig
 from latent3d.rendering.occupancy import EMPTY_DENSITY, OPAQUE, Occupancy
 from latent3d.rendering.ray_samples import RayRendering, box_distances
-from latent3d.rendering.triplane_radiance import TriPlaneRadiance
-from latent3d.rendering.triplane_sampling import TriPlaneRows
+from latent3d.rendering.triplane_radiance import TriPlaneRadiance, grid_raw
+from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
 from latent3d.rendering.volume import VolumeConfig, render_rays, render_volume
 
 from .scenes import ring_cameras
@@ -234,6 +234,17 @@ def test_a_grid_of_densities_is_that_of_its_points(config, resolution):
     torch.testing.assert_close(found.flatten(1), expected, atol=1e-5, rtol=1e-5)
     cells, others = (Occupancy.of(one, 2, HALF, resolution=resolution).cells for one in (field, _plain(field)))
     assert torch.equal(cells, others)
+
+
+def test_a_grid_of_a_network_that_reads_planes_side_by_side():
+    rows = TriPlaneRows.of(torch.randn(2, 3, 5, 12, 9))
+    network = TriPlaneFieldConfig(features=15, hidden=20, layers=2, extra={"a": 3}).build()
+    places = torch.linspace(-HALF, HALF, 18)
+    points = torch.cartesian_prod(places, places, places).expand(2, -1, -1)
+    with torch.no_grad():
+        expected = network(sample_triplane(rows, points, HALF, reduce="concat")).raw
+    found = grid_raw(rows, HALF, network, places, reduce="concat")
+    torch.testing.assert_close(found.flatten(1), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_plain_way_is_asked_as_told():

@@ -181,7 +181,7 @@ def _ask(some, active, rays, half, limit, block, answers, flat, base, size, axes
                 for axis in range(3):
                     positions[axis * LANES + lane] = _at(r, rays, half, samples[r, s], axis)
             read_features(tile, flat, base, size, axes, lanes)
-            out = run_network(network, values, 0)
+            out = run_network(network, values)
             for lane in range(lanes):
                 r, s = owners[first + lane, 0], owners[first + lane, 1]
                 density[r, s] = values[out + lane]

@@ -81,8 +81,9 @@ def pack(parameters: Sequence[Tensor], formulas: Formulas) -> Network:
     widths = [-(-width // PADDING) * PADDING for width in (matrices[0].shape[1], *(len(bias) for bias in biases))]
     parts = []
     for matrix, bias, inputs, outputs in zip(matrices, biases, widths, widths[1:], strict=False):
-        missing = outputs - len(bias)
-        parts += [np.pad(matrix, ((0, missing), (0, inputs - matrix.shape[1]))).ravel(), np.pad(bias, (0, missing))]
+        filled, shifts = np.zeros((outputs, inputs), np.float32), np.zeros(outputs, np.float32)
+        filled[: len(bias), : matrix.shape[1]], shifts[: len(bias)] = matrix, bias
+        parts += [filled.ravel(), shifts]
     return Network(np.concatenate(parts), np.array(widths), formulas)
 
 
@@ -181,14 +182,21 @@ def activate(network, values, at, count):
 
 
 @jit()
-def run_network(network, values, layer):
-    """Fill in the layers from ``layer`` on, the last one's first outputs as density and colours; where these begin."""
+def run_layers(network, values, layer):
+    """Fill in the layers from ``layer`` on, the last one raw; where that begins."""
     at, weights_at = start_of(network, layer)
     last = network.widths.size - 2
     for k in range(layer, last + 1):
         at, weights_at = run_layer(network, k, at, weights_at, values)
         if k < last:
             activate(network, values, at, network.widths[k + 1])
+    return at
+
+
+@jit()
+def run_network(network, values):
+    """Fill in all layers, the last one's first outputs as density and colours; where these begin."""
+    at = run_layers(network, values, 0)
     softplus_lanes(values, at, 1, _density_scaling(network.formulas))
     sigmoid_lanes(values, at + LANES, network.formulas.channels, _color_scaling(network.formulas))
     return at

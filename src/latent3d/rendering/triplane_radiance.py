@@ -12,7 +12,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -92,8 +92,8 @@ class TriPlaneRadiance:
         precision and more exact. They give no gradient to points: points that need one take the plain way.
         """
         if self.compiled(points) and not _needs_gradient([points]):
-            table, formulas = self.rows.table, self._formulas()
-            return _loops("values").evaluate(table, points, self.half_size, formulas, self._parameters())
+            table, formulas = self.rows.table, _formulas(self.network)
+            return _loops("values").evaluate(table, points, self.half_size, formulas, _parameters(self.network))
         return self.plain(points) if self.asked is None else self.asked(self.plain, points)
 
     def plain(self, points: Float[Tensor, "b n 3"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n c"]]:
@@ -103,15 +103,11 @@ class TriPlaneRadiance:
 
     def compiled(self, *places: Tensor) -> bool:
         """Whether compiled loops apply to this field at these points, or along rays with these origins."""
-        tensors = [self.rows.table, *self._parameters(), *places]
-        plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-        # loops count an object's pixels in float32, and its numbers in 32 bits
-        small = self.rows.table[0, ..., 0].numel() < 2**24 and self.rows.table[0].numel() < 2**31
-        return self.fused and plain and small and have_numba()
+        return self.fused and loops_apply(self.rows, self.network, *places)
 
     def constant(self, *places: Tensor) -> bool:
         """Whether neither the field nor these need a gradient."""
-        return not _needs_gradient([self.rows.table, *self._parameters(), *places])
+        return not _needs_gradient([self.rows.table, *_parameters(self.network), *places])
 
     def march(
         self,
@@ -137,7 +133,7 @@ class TriPlaneRadiance:
         """
         if cells is None:
             cells = torch.ones(len(near), 1, 1, 1, dtype=torch.bool)
-        network = _loops("network").pack(self._parameters(), self._formulas())
+        network = _loops("network").pack(_parameters(self.network), _formulas(self.network))
         return _loops("march").march(
             self.rows.table, self.half_size, network, (origins, directions, near, far), cells, limit, block,
             (coarse, fine), background,
@@ -145,34 +141,59 @@ class TriPlaneRadiance:
 
     def grid_density(self, places: Float[Tensor, " g"]) -> Float[Tensor, "b g g g"]:
         """Densities at all points of a grid that has the same ``places`` along each axis, indexed by x, y, z, without
-        gradients; only where `compiled`.
+        gradients; only where `compiled`."""
+        raw = grid_raw(self.rows, self.half_size, self.network, places)
+        return F.softplus(raw - self.network.density_shift) * self.network.config.density_scale
 
-        The first layer is linear: it is applied to the features of each plane's G x G points, and the G^3 points add
-        up what the planes say.
-        """
-        pairs, zero = torch.cartesian_prod(places, places), places.new_zeros(len(places) ** 2, 3)
-        points = torch.stack([zero.index_copy(1, torch.tensor(axes), pairs) for axes in PLANE_AXES])
-        batch, planes = len(self.rows.table), len(PLANE_AXES)
-        features = sample_triplane(
-            self.rows, points.flatten(0, 1).expand(batch, -1, -1), self.half_size, reduce="concat"
-        )
-        own = rearrange(features, "b (p n) (q c) -> b p n q c", p=planes, q=planes).diagonal(dim1=1, dim2=3)
-        shares = F.linear(rearrange(own, "b n c p -> b p n c"), self._parameters()[0] / planes)
-        shares = rearrange(shares.detach(), "b p (i j) u -> b p i j u", i=len(places))
-        network = _loops("network").pack(self._parameters(), self._formulas())
-        return _loops("values").grid_density(shares, network)
 
-    def _parameters(self) -> list[Tensor]:
-        """Weight and bias of every layer, in turn."""
-        return [tensor for layer in self.network.layers for tensor in layer.parameters()]
+def loops_apply(rows: TriPlaneRows, network: FieldNetwork, *places: Tensor) -> bool:
+    """Whether compiled loops serve these planes and this network at these places: on the CPU, in float32."""
+    tensors = [rows.table, *_parameters(network), *places]
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    # loops count an object's pixels in float32, and its numbers in 32 bits
+    small = rows.table[0, ..., 0].numel() < 2**24 and rows.table[0].numel() < 2**31
+    return plain and small and have_numba()
 
-    def _formulas(self) -> Any:
-        """How outputs become values, for compiled loops."""
-        network, config = self.network, self.network.config
-        return _loops("network").formulas(
-            config.activation, config.channels, config.density_scale, network.density_shift, config.color_scale,
-            network.color_margin,
-        )  # fmt: skip
+
+@torch.no_grad()
+def grid_raw(
+    rows: TriPlaneRows,
+    half_size: float,
+    network: FieldNetwork,
+    places: Float[Tensor, " g"],
+    *,
+    reduce: Literal["mean", "concat"] = "mean",
+) -> Float[Tensor, "b g g g"]:
+    """The network's first raw output at all points of a grid that has the same ``places`` along each axis, indexed by
+    x, y, z, without gradients; only where `loops_apply`.
+
+    The first layer is linear: it is applied to the features of each plane's G x G points, and the G^3 points add up
+    what the planes say. ``reduce`` says how the network reads the planes, see `sample_triplane`.
+    """
+    pairs, zero = torch.cartesian_prod(places, places), places.new_zeros(len(places) ** 2, 3)
+    points = torch.stack([zero.index_copy(1, torch.tensor(axes), pairs) for axes in PLANE_AXES])
+    batch, planes = len(rows.table), len(PLANE_AXES)
+    features = sample_triplane(rows, points.flatten(0, 1).expand(batch, -1, -1), half_size, reduce="concat")
+    own = rearrange(features, "b (p n) (q c) -> b p n q c", p=planes, q=planes).diagonal(dim1=1, dim2=3)
+    weight = _parameters(network)[0]
+    parts = [weight / planes] * planes if reduce == "mean" else weight.chunk(planes, 1)
+    shares = torch.stack([F.linear(own[..., plane], part) for plane, part in enumerate(parts)], 1)
+    shares = rearrange(shares, "b p (i j) u -> b p i j u", i=len(places))
+    return _loops("values").grid_raw(shares, _loops("network").pack(_parameters(network), _formulas(network)))
+
+
+def _parameters(network: FieldNetwork) -> list[Tensor]:
+    """Weight and bias of every layer, in turn."""
+    return [tensor for layer in network.layers for tensor in layer.parameters()]
+
+
+def _formulas(network: FieldNetwork) -> Any:
+    """How outputs become values, for compiled loops."""
+    config = network.config
+    return _loops("network").formulas(
+        config.activation, config.channels, config.density_scale, network.density_shift, config.color_scale,
+        network.color_margin,
+    )  # fmt: skip
 
 
 def _needs_gradient(tensors: Iterable[Tensor]) -> bool:

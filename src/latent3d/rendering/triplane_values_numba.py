@@ -24,6 +24,7 @@ from latent3d.rendering.triplane_network_numba import (
     new_tile,
     pack,
     read_features,
+    run_layers,
     run_network,
     run_with_slopes,
     unpack,
@@ -41,9 +42,9 @@ def evaluate(
     return _Evaluate.apply(table, points, half_size, formulas, *parameters)
 
 
-def grid_density(shares: Tensor, network: Network) -> Tensor:
-    """Densities (B, G, G, G), indexed by x, y, z, of a grid's points, from what each plane (B, 3, G, G, U) adds to the
-    U units of the first layer; planes are indexed by their two axes, see `PLANE_AXES`."""
+def grid_raw(shares: Tensor, network: Network) -> Tensor:
+    """The first raw output at a grid's points (B, G, G, G), indexed by x, y, z, from what each plane (B, 3, G, G, U)
+    adds to the U units of the first layer; planes are indexed by their two axes, see `PLANE_AXES`."""
     batch, _, count, _, units = shares.shape
     missing = -count % LANES
     filled = F.pad(shares, (0, int(network.widths[1]) - units))
@@ -51,9 +52,9 @@ def grid_density(shares: Tensor, network: Network) -> Tensor:
     # z becomes the last axis of both others, in full lanes
     yz, zx = (F.pad(part, (0, missing)).contiguous()
               for part in (filled[:, 1].transpose(2, 3), filled[:, 2].permute(0, 2, 3, 1)))  # fmt: skip
-    density = torch.empty(batch, count, count, count)
-    run_shares(grid_share, min(thread_count(), count), xy.numpy(), yz.numpy(), zx.numpy(), network, density.numpy())
-    return density
+    raw = torch.empty(batch, count, count, count)
+    run_shares(grid_share, min(thread_count(), count), xy.numpy(), yz.numpy(), zx.numpy(), network, raw.numpy())
+    return raw
 
 
 class _Evaluate(torch.autograd.Function):
@@ -108,7 +109,7 @@ def values_share(share, shares, table, points, half_size, axes, network, density
         some = min(LANES, count - first)
         _place(tile, points, b, first, some, half_size)
         read_features(tile, flat, b * length, size, axes, some)
-        out = run_network(network, values, 0)
+        out = run_network(network, values)
         for p in range(some):
             density[b, first + p] = values[out + p]
             for c in range(network.formulas.channels):
@@ -184,10 +185,10 @@ def _layers_backward(network, values, slopes, gradients, rows, d_weights, d_bias
 
 
 @jit()
-def grid_share(share, shares, xy, yz, zx, network, density):
-    """Every ``shares``-th slice along x of density (B, G, G, G) from xy (B, G, G, U), yz and zx (B, G, U, G in full
+def grid_share(share, shares, xy, yz, zx, network, raw):
+    """Every ``shares``-th slice along x of raw (B, G, G, G) from xy (B, G, G, U), yz and zx (B, G, U, G in full
     lanes)."""
-    batch, count, units = density.shape[0], density.shape[1], network.widths[1]
+    batch, count, units = raw.shape[0], raw.shape[1], network.widths[1]
     values, ones = np.empty(network.widths.sum() * LANES, np.float32), np.float32(1)
     first, bias = network.widths[0] * LANES, network.widths[0] * units
     along, across, full = yz.reshape(-1), zx.reshape(-1), yz.shape[3]
@@ -201,6 +202,6 @@ def grid_share(share, shares, xy, yz, zx, network, density):
                         add_scaled(values, to, along, ((b * count + y) * units + unit) * full + start, ones)
                         add_scaled(values, to, across, ((b * count + x) * units + unit) * full + start, ones)
                     activate(network, values, first, units)
-                    out = run_network(network, values, 1)
+                    out = run_layers(network, values, 1)
                     for lane in range(min(LANES, count - start)):
-                        density[b, x, y, start + lane] = values[out + lane]
+                        raw[b, x, y, start + lane] = values[out + lane]

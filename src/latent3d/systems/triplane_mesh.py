@@ -23,6 +23,7 @@ from latent3d.rendering.flexicubes import (
     surface_cells,
 )
 from latent3d.rendering.soft_meshes import SurfaceRendering, render_surface
+from latent3d.rendering.triplane_radiance import grid_raw, loops_apply
 from latent3d.rendering.triplane_sampling import TriPlaneRows, sample_triplane
 from latent3d.representations.sdf_grid import CUBE_WEIGHTS, SdfGrid, bounded_deformation
 from latent3d.representations.triplane import TriPlane
@@ -125,10 +126,8 @@ class TriPlaneMesh(nn.Module):
         n, rows = self.config.resolution, TriPlaneRows.of(planes.planes)
         half = planes.half_size
         regular = SdfGrid(planes.planes.new_zeros(n + 1, n + 1, n + 1), half)
-        index = torch.cartesian_prod(*[torch.arange(n + 1, device=planes.planes.device)] * 3)
         with torch.no_grad():
-            parts = [self._values(rows, regular, part).raw for part in index.split(CHUNK)]
-            grid = replace(regular, values=(self.level - torch.cat(parts)).reshape(n + 1, n + 1, n + 1)).closed()
+            grid = replace(regular, values=self.level - self._raw(rows, regular)).closed()
             cells, _ = surface_cells(grid.values)
             near = torch.zeros_like(grid.values, dtype=torch.bool)
             for corner in range(8):
@@ -140,7 +139,9 @@ class TriPlaneMesh(nn.Module):
         values = self._values(rows, regular, corners)
         place = tuple(corners.T)
         border = ((corners == 0) | (corners == n)).any(1)
-        signed = torch.where(border, grid.values[place], self.level - values.raw)
+        before, signed = grid.values[place], self.level - values.raw
+        # asked twice, a value next to zero may round to the other side, and the cells are already chosen
+        signed = torch.where(border | ((before < 0) != (signed < 0)), before, signed)
         grid = replace(grid, values=grid.values.index_put(place, signed))
         if self.config.deform:
             moved = bounded_deformation(values.extra["deformation"], grid.spacing, self.config.reach)
@@ -152,6 +153,15 @@ class TriPlaneMesh(nn.Module):
         surface = extract_surface(grid, cell_weights=weights, training=training)
         colors = self._at(rows, surface.mesh.vertices.clamp(-half, half), half).colors.clamp(0, 1)
         return grid, replace(surface, mesh=replace(surface.mesh, colors=colors))
+
+    def _raw(self, rows: TriPlaneRows, grid: SdfGrid) -> Float[Tensor, "m m m"]:
+        """The first output at all points of the grid."""
+        axis = torch.arange(grid.resolution + 1, device=rows.table.device)
+        places = axis.to(grid.values.dtype) * grid.spacing - grid.half_size
+        if loops_apply(rows, self.network, places):
+            return grid_raw(rows, grid.half_size, self.network, places, reduce="concat")[0]
+        parts = [self._values(rows, grid, part).raw for part in torch.cartesian_prod(axis, axis, axis).split(CHUNK)]
+        return torch.cat(parts).reshape(grid.values.shape)
 
     def _values(self, rows: TriPlaneRows, grid: SdfGrid, index: Tensor) -> FieldValues:
         """What the network says at grid numbers (k, 3), which may lie between points."""

@@ -130,6 +130,30 @@ def test_objects_and_threads_do_not_matter():
     assert torch.equal(second(points[1:2])[0], alone[0][1:2])
 
 
+@torch.no_grad()
+def test_autocast_changes_nothing():
+    """The loops are as fast as less precision, and know one only."""
+    field, (origins, directions), config = _field(), _rays(20), VolumeConfig(coarse=8, fine=8)
+
+    def answers():
+        occupancy = Occupancy.of(field, 2, HALF, resolution=16)
+        seen = render_rays(field, origins, directions, HALF, config, occupancy=occupancy)
+        return seen.rgb, occupancy.cells, *field(origins * 0.2)
+
+    expected = answers()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = answers()
+    assert all(map(torch.equal, found, expected))
+
+
+def test_nothing_is_asked_of_no_points():
+    field, (origins, directions) = _field(), _rays(4)
+    density, colors = field(origins[:, :0])
+    assert (density.shape, colors.shape) == ((2, 0), (2, 0, 3))
+    with torch.no_grad():
+        assert render_rays(field, origins[:, :0], directions[:, :0], HALF, VolumeConfig()).rgb.shape == (2, 0, 3)
+
+
 def test_points_that_need_a_gradient_get_one():
     field = _field()
     points = ((torch.rand(2, 30, 3) * 2 - 1) * HALF).requires_grad_()

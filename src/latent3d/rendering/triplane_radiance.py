@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from latent3d.geometry.precision import full_precision
 from latent3d.rendering.ray_samples import RayRendering
 from latent3d.rendering.triplane_sampling import TriPlaneRows, have_numba, sample_triplane
 from latent3d.representations.triplane import PLANE_AXES
@@ -155,6 +156,7 @@ def loops_apply(rows: TriPlaneRows, network: FieldNetwork, *places: Tensor) -> b
     return plain and small and have_numba()
 
 
+@full_precision
 @torch.no_grad()
 def grid_raw(
     rows: TriPlaneRows,

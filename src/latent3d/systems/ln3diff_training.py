@@ -193,13 +193,15 @@ def drawn_condition(system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, g
     assert system.conditioner is not None
     kinds = system.conditioner.config.taught
     images, alphas = drawn_pictures(batch, generator)
-    return system.conditioner(
-        batch.labels if "label" in kinds else None,
-        batch.captions if "text" in kinds else None,
-        images if "picture" in kinds else None,
-        alphas if "picture" in kinds else None,
-        kept=system.conditioner.draw(len(batch), generator).to(images.device),
-    )
+    kept = system.conditioner.draw(len(batch), generator).to(images.device)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not system.conditioner.config.paired):
+        return system.conditioner(
+            batch.labels if "label" in kinds else None,
+            batch.captions if "text" in kinds else None,
+            images if "picture" in kinds else None,
+            alphas if "picture" in kinds else None,
+            kept=kept,
+        )
 
 
 def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:

@@ -66,6 +66,11 @@ def memory(level: MemoryLevel) -> Iterator[Memory]:
         _present = outer
 
 
+def present_level() -> MemoryLevel:
+    """The level at which everything works now."""
+    return _present.level
+
+
 def is_lean(level: MemoryLevel = "lean") -> bool:
     """Whether the present level is at least as lean as this one."""
     return LEVELS.index(_present.level) >= LEVELS.index(level)

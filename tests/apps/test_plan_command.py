@@ -14,7 +14,7 @@ def test_a_plan_is_printed(run):
 def test_objects_are_planned_but_for_their_surfaces(run):
     code, out, err = run("plan", "ln3diff_objaverse_image_tiny")
     assert (code, err) == (0, "")
-    for words in ("stage vae", "stage diffusion", "conditioner", "depends on values: mesh"):
+    for words in ("stage vae", "stage diffusion", "conditioner", "depends on values: mesh", "sampling: one", "leanest"):
         assert words in out
     assert "stage mesh" not in out
     code, out, err = run("plan", "ln3diff_objaverse_image_tiny", "--stage", "mesh")

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from latent3d.memory import LEVELS, memory
 from latent3d.presets import PRESETS
 from latent3d.systems.ggs_cost import network_pass
-from latent3d.training.plan import DEVICES, RESERVE, UTILISATION, PeakMemory, plan_stage
+from latent3d.training.plan import DEVICES, RESERVE, UTILISATION, PeakMemory, plan_sampling, plan_stage
 
 CONFIG = PRESETS["ggs_re10k_tiny"]()
 
@@ -169,3 +170,42 @@ def test_what_checkpointing_computes_anew_is_let_go_again():
     )
     assert saved.activations < plain.activations / 2
     assert saved.backward > plain.backward
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("ggs_rooms_tiny", "decoder"), ("ln3diff_shapes_tiny", "vae")],
+)
+def test_leaner_levels_take_less(name, stage):
+    levels = plan_stage(PRESETS[name](), stage, levels=LEVELS).levels
+    assert levels["fast"] > levels["lean"] > levels["leanest"]
+
+
+def test_sampling_is_planned_at_each_level():
+    plan = plan_sampling(PRESETS["ggs_rooms_tiny"](), 8)
+    assert plan.levels["fast"] > plan.levels["lean"] > plan.levels["leanest"]
+    assert plan.memory_at("lean") == pytest.approx(RESERVE * (plan.weights + plan.levels["lean"]))
+    config = PRESETS["ln3diff_shapes_tiny"]()
+    assert plan_sampling(config).levels["fast"] > 0
+    with pytest.raises(ValueError, match="cannot sample"):
+        plan_sampling(config.replace(system=config.system.replace(denoiser=None, conditioner=None)))
+
+
+@pytest.mark.parametrize("stage", ["vae", "diffusion"])
+def test_a_real_step_takes_what_was_planned(stage):
+    """Within a quarter: the plan's stand-ins for what depends on values are not of the same bytes."""
+    config = PRESETS["ln3diff_shapes_tiny"]()
+    settings = config.stages[config.stage_index(stage)]
+    system, batch = config.system.build(), config.data.stream(settings, 0).batch(0)
+    chosen = dict(system.trainable(stage))
+    system.requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+        parameter.grad = torch.zeros_like(parameter)
+    planned = plan_stage(config, stage, levels=LEVELS).levels
+    for level in LEVELS:
+        with memory(level), PeakMemory() as peak:
+            terms = system.training_terms(batch, stage, torch.Generator().manual_seed(0))
+            sum(weight * terms[term] for term, weight in settings.loss_weights.items()).backward()
+        del terms
+        assert peak.peak == pytest.approx(planned[level], rel=0.25)

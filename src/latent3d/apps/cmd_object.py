@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from latent3d.apps.options import option
+from latent3d.memory import MemoryLevel, memory
 
 MAX_COUNT = 64
 
@@ -45,6 +46,8 @@ class Object:
     """Where to compute: cpu, cuda or cuda:N."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the networks; auto is bf16 where the device has it in hardware."""
+    memory: MemoryLevel = "fast"
+    """fast, lean or leanest: less memory, more time, the same results. Where one does not fit, the next is taken."""
     compile: bool = False
     """Compile the denoiser by torch.compile: faster steps, after up to minutes for the first."""
     out: Annotated[Path | None, option("DIR", "out/ and what was asked for")] = None
@@ -53,6 +56,10 @@ class Object:
     """Replace an earlier result in that folder."""
 
     def run(self) -> None:
+        with memory(self.memory):
+            self._run()
+
+    def _run(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
             raise ValueError(f"{self.count} objects are not possible in one go; give 1 to {MAX_COUNT}")
         if self.text is not None and not self.text.strip():

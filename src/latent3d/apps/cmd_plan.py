@@ -33,6 +33,7 @@ class PlanTraining:
     """Settings that differ from the preset, as path=value."""
 
     def run(self) -> None:
+        from latent3d.memory import LEVELS
         from latent3d.training.command import find_preset, with_pretrained
         from latent3d.training.config import apply_overrides
         from latent3d.training.plan import plan_sampling, plan_stage
@@ -45,7 +46,7 @@ class PlanTraining:
         names = [stage.name for stage in config.stages if stage.name not in uncounted]
         sharded = config.distributed == "fsdp"
         for name in [self.stage] if self.stage else names:
-            plan = plan_stage(config, name, self.device_name, self.devices, sharded)
+            plan = plan_stage(config, name, self.device_name, self.devices, sharded, LEVELS)
             print("\n".join(plan_lines(plan, self.device_name, self.devices, sharded)))
         if left := [stage.name for stage in config.stages if stage.name in uncounted and not self.stage]:
             print(f"not planned, as their cost depends on values: {', '.join(left)}")

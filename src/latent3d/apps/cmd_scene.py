@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from latent3d.apps.options import option
+from latent3d.memory import MemoryLevel, memory
 
 if TYPE_CHECKING:
     from latent3d.geometry.cameras import Cameras
@@ -58,6 +59,8 @@ class Scene:
     """Where to compute: cpu, cuda or cuda:N."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the networks; auto is bf16 where the device has it in hardware."""
+    memory: MemoryLevel = "fast"
+    """fast, lean or leanest: less memory, more time, the same results. Where one does not fit, the next is taken."""
     compile: bool = False
     """Compile the denoiser by torch.compile: faster steps, after up to minutes for the first."""
     out: Annotated[Path | None, option("DIR", "out/ and the picture's name")] = None
@@ -66,6 +69,10 @@ class Scene:
     """Replace an earlier result in that folder."""
 
     def run(self) -> None:
+        with memory(self.memory):
+            self._run()
+
+    def _run(self) -> None:
         if not self.images:
             raise ValueError("give an image: latent3d scene photo.jpg")
         if self.refine < 0:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from latent3d.apps.progress import close_bars
+from latent3d.memory import NotEnoughMemoryError
 from latent3d.optional import MissingPackageError
 
 EXIT_ERROR = 2
@@ -36,7 +37,7 @@ def sentence(error: BaseException) -> str:
         if error.errno == errno.EADDRINUSE and error.strerror:
             text = error.strerror
         return f"'{error.filename}': {text}" if error.filename else text
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and not isinstance(error, NotEnoughMemoryError):
         return "the memory is not enough; use fewer --views or a smaller image"
     return " ".join(str(error).split()) or type(error).__name__
 

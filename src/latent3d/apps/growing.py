@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.io.images import save_image
-from latent3d.rendering.splats import render_gaussians
+from latent3d.rendering.splat_views import render_views
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSOutput
@@ -69,7 +69,7 @@ class UnfinishedScene:
             "low_pass_px": output.low_pass_px,
         }
         views = torch.tensor(chunk.references + chunk.targets)
-        seen = render_gaussians(output.gaussians, output.cameras[views], low_pass=output.low_pass_px)
+        seen = render_views(output.gaussians, output.cameras[views], low_pass=output.low_pass_px)
         assert seen.rgb is not None
         rows = torch.cat(list(torch.cat([output.images[views.to(output.images.device)], seen.rgb], 2)), 2)
 

@@ -26,7 +26,7 @@ from latent3d.io.mesh_files import write_mesh
 from latent3d.io.splat_files import write_splats
 from latent3d.io.video import write_video
 from latent3d.io.viewer_html import write_viewer
-from latent3d.rendering.splats import render_gaussians
+from latent3d.rendering.splat_views import render_views
 from latent3d.rendering.surface import field_to_mesh, is_watertight
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.mesh import Mesh
@@ -193,7 +193,7 @@ class ObjectAsset:
             return
         splats = self.gaussians()
         for start in range(0, len(cameras), chunk):
-            seen = render_gaussians(splats, cameras[start : start + chunk], background=splats.means.new_ones(3))
+            seen = render_views(splats, cameras[start : start + chunk], background=splats.means.new_ones(3))
             assert seen.rgb is not None
             yield from seen.rgb.clamp(0, 1)
 

@@ -8,6 +8,7 @@ chair.save("out/chair")
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from latent3d.conditioning.condition import NO_LABEL, Condition
 from latent3d.evaluation.object_protocols import Prompt
 from latent3d.hardware import Precision, in_bf16
 from latent3d.io.cards import Stopwatch
+from latent3d.memory import present_level, retried
 from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
-from latent3d.systems.ln3diff import LatentStep, LN3DiffConfig, LN3DiffSystem
+from latent3d.systems.ln3diff import FEWER_OBJECTS, LatentStep, LN3DiffConfig, LN3DiffSystem
 from latent3d.systems.ln3diff_records import stacked_noise
 from latent3d.weights import load_module, weights_hash
 
@@ -166,7 +168,8 @@ class LN3Diff:
                 {
                     "job": "object", "method": "LN3Diff++", "seed": seed, "steps": steps, "guidance": guidance,
                     "guidance_interval": interval, "sampler": sampler, "calls": drawn.calls,
-                    "device": str(self._device), "precision": "bf16" if self.bf16 else "fp32", "weights": self.weights,
+                    "device": str(self._device), "precision": "bf16" if self.bf16 else "fp32",
+                    "memory": present_level(), "weights": self.weights,
                     "prompt": {"kind": kind, "label": prompt.label, "text": prompt.text, "notes": list(notes)},
                 }
                 for seed, prompt in zip(seeds[chosen], prompts[chosen], strict=True)
@@ -187,7 +190,10 @@ class LN3Diff:
     @torch.no_grad()
     def _assets(self, latents: Tensor, cards: list[dict[str, Any]], watch: Stopwatch) -> list[ObjectAsset]:
         with watch("decoding"), torch.autocast(self._device.type, torch.bfloat16, enabled=self.bf16):
-            planes = torch.cat([self.system.decode(part).planes for part in latents.split(BATCH)])
+            decoded = [
+                retried(partial(self.system.decode, part), FEWER_OBJECTS).planes for part in latents.split(BATCH)
+            ]
+            planes = torch.cat(decoded)
         half = self.system.config.half_size
         return [
             ObjectAsset(self.system, TriPlane(one, half), card, watch) for one, card in zip(planes, cards, strict=True)

@@ -26,6 +26,7 @@ from latent3d.geometry.trajectories import path_depth
 from latent3d.geometry.view_order import path_order
 from latent3d.hardware import Precision, in_bf16
 from latent3d.io.cards import Stopwatch
+from latent3d.memory import present_level
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import plain
@@ -232,6 +233,7 @@ class GGS:
             "steps": steps,
             "device": str(job.device),
             "precision": "bf16" if job.bf16 else "fp32",
+            "memory": present_level(),
             "weights": self.weights,
             "inputs": [
                 {"file": name, "notes": list(said)} for name, said in zip(job.inputs.names, job.notes, strict=True)

@@ -29,7 +29,7 @@ from latent3d.io.viewer_html import write_viewer
 from latent3d.rendering.base import Rendering
 from latent3d.rendering.refinement import gentle_refinement, refine
 from latent3d.rendering.smoothing import smoothed
-from latent3d.rendering.splats import render_gaussians
+from latent3d.rendering.splat_views import render_views
 from latent3d.representations.origin import ORIGIN_ATTRIBUTE, Origin
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSOutput
@@ -91,9 +91,7 @@ class Scene:
 
     def render(self, cameras: Cameras) -> Rendering:
         """The splats as seen by cameras (V,)."""
-        with torch.no_grad():
-            low_pass = self.output.low_pass_px
-            return render_gaussians(self.output.gaussians, cameras, low_pass=low_pass)
+        return render_views(self.output.gaussians, cameras, low_pass=self.output.low_pass_px)
 
     def save(self, folder: str | Path, overwrite: bool = False, progress: Progress = quiet) -> Path:
         """Write the folder: it appears whole or not at all.
@@ -187,8 +185,7 @@ def film_frames(gaussians: Any, cameras: Cameras, side: int = FILM_SIDE, chunk: 
         there = len(cameras)
     kept: list[Tensor] = []
     for start in range(0, there, chunk):
-        with torch.no_grad():
-            rendering = render_gaussians(gaussians, large[start : min(start + chunk, there)])
+        rendering = render_views(gaussians, large[start : min(start + chunk, there)])
         assert rendering.rgb is not None
         if there < len(cameras):
             kept += (rendering.rgb.clamp(0, 1) * 255).round().to(torch.uint8)

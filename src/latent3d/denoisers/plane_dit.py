@@ -132,10 +132,11 @@ class CachedCondition:
         if len(self.vector) == 1:
             return self
 
-        def chosen(pairs: tuple[KeysValues | None, ...]) -> tuple[KeysValues | None, ...]:
-            return tuple(None if pair is None else (pair[0][index], pair[1][index]) for pair in pairs)
-
-        return CachedCondition(self.vector[index], chosen(self.context), chosen(self.appended))
+        chosen = (
+            tuple(None if pair is None else (pair[0][index], pair[1][index]) for pair in pairs)
+            for pairs in (self.context, self.appended)
+        )
+        return CachedCondition(self.vector[index], *chosen)
 
 
 class PlaneBlock(nn.Module):

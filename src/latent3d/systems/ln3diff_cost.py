@@ -21,9 +21,13 @@ from latent3d.conditioning.towers import CLIPText
 from latent3d.geometry.cameras import Cameras
 from latent3d.memory import in_parts, recomputed
 from latent3d.nn.discriminators import adversarial_terms, novel_view_adversarial
+from latent3d.rendering.occupancy import QUERY_POINTS
 from latent3d.representations.views import Views
 from latent3d.systems.ln3diff import LN3DiffSystem, asked_in_parts
 from latent3d.systems.object_losses import kl_divergence
+
+OCCUPANCY_CELLS = 64
+"""Along an axis of the grid by which rendering skips empty space."""
 
 
 def network_pass(system: LN3DiffSystem, stage: str, objects: int, views: int) -> Tensor:
@@ -100,20 +104,23 @@ def sampling_pass(system: LN3DiffSystem, views: int) -> None:
     Raises:
         ValueError: for an autoencoder without denoiser.
     """
-    if system.denoiser is None:
+    denoiser = system.denoiser
+    if denoiser is None:
         raise ValueError("an autoencoder alone cannot sample; give it a denoiser")
     config, size = system.config, system.config.image_size
     noise = torch.zeros(1, *config.latent_shape, device=system.latent_mean.device)
     told = _condition(system, noise.new_zeros(1, 3, size, size))
-    cached = system.denoiser.precompute(Condition.cat([told, told.null()]))
+    cached = denoiser.precompute(Condition.cat([told, told.null()]))
     latents = in_parts(
-        lambda some, known: system.denoiser(some, some.new_full((), 0.5), known), torch.cat([noise, noise]), cached,
+        lambda some, known: denoiser(some, some.new_full((), 0.5), known), torch.cat([noise, noise]), cached,
         lean=4, leanest=1,
     )  # fmt: skip
     planes = system.decode(latents[:1].float()).planes
     pictures = noise.new_zeros(views, config.field.channels + 3, size, size)
-    points = config.volume.chunk_rays * (config.volume.coarse + config.volume.fine)
+    grid = pictures.new_zeros(3, OCCUPANCY_CELLS**3)  # densities, and what they are made of
+    points = max(config.volume.chunk_rays * (config.volume.coarse + config.volume.fine), QUERY_POINTS)
     asked_in_parts(partial(_asked, system, planes.mean((1, 3, 4))), pictures.new_zeros(1, points, 3))
+    del grid
 
 
 def _condition(system: LN3DiffSystem, pictures: Tensor) -> Condition:

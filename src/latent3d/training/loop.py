@@ -279,7 +279,7 @@ class StageLoop:
         if any(self.run.ranks.agree(late)) or (stage.save_every and self.step % stage.save_every == 0):
             self.save()
 
-    def _row(self, figures: dict[str, float]) -> None:
+    def _row(self, figures: dict[str, Any]) -> None:
         head = {"stage": self.stage.name, "step": self.step, "global_step": self.run.global_step}
         if self.run.log is not None:
             self.run.log.write({**head, **figures})

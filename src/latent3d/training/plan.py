@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -168,7 +168,14 @@ class PeakMemory(TorchDispatchMode):
         self.now -= size
 
 
-def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: int = 1, sharded: bool = False) -> Plan:
+def plan_stage(
+    config: TrainConfig,
+    name: str,
+    device: str = "H100",
+    devices: int = 1,
+    sharded: bool = False,
+    levels: Sequence[MemoryLevel] = (),
+) -> Plan:
     """Count what a stage costs.
 
     Args:
@@ -176,6 +183,7 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         device: one of `DEVICES`.
         devices: how many share a step.
         sharded: gradients, optimiser state and averages are split over them (FSDP2).
+        levels: of memory that are measured beside the one that the run begins with.
 
     Raises:
         ValueError: unknown device or stage, a system whose networks cannot be counted, or devices that do not divide
@@ -205,7 +213,8 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
                 return system.network_pass(model, name, stage.batch_size, stage.sampling.views)
 
         # a pass of its own: the counter of operations holds on to what checkpointing computes anew
-        levels = {level: _peak(level, lambda: run().backward()) for level in LEVELS}
+        wanted = [level for level in LEVELS if level in (*levels, config.memory)]
+        activations = {level: _peak(level, lambda: run().backward()) for level in wanted}
         with memory(config.memory), FlopCounterMode(display=False) as forward:
             loss = run()
             with FlopCounterMode(display=False) as backward:
@@ -231,7 +240,7 @@ def plan_stage(config: TrainConfig, name: str, device: str = "H100", devices: in
         gradients=math.ceil(4 * count / share),
         optimizer=math.ceil(8 * count / share),
         average=math.ceil(4 * count / share),
-        levels=levels,
+        levels=activations,
         level=config.memory,
         exchange=4 * count if devices > 1 else 0,
         tflops=peak * 1e12 * (1.0 if stage.autocast == "bf16" else FP32_SHARE),
@@ -275,7 +284,7 @@ def _blank(config: TrainConfig) -> tuple[Any, Any]:
     if not isinstance(system, Countable):
         raise ValueError(f"the networks of a {type(system).__name__} cannot be counted; plan another preset")
     with torch.device("meta"):
-        return system, system.build()
+        return system, system.build()  # type: ignore[attr-defined]
 
 
 def _fill(model: nn.Module) -> None:

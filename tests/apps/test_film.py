@@ -49,7 +49,7 @@ def test_the_film_shows_every_camera_of_its_path(name, monkeypatch):
         rendered.append(len(cameras))
         return render_gaussians(gaussians, cameras)
 
-    monkeypatch.setattr(scene, "render_gaussians", counted)
+    monkeypatch.setattr(scene, "render_views", counted)
     shown = torch.stack(list(film_frames(splats(), film, side=16, chunk=4)))
     assert sum(rendered) == turning_point(film)
     expected = render_gaussians(splats(), film).rgb

@@ -57,9 +57,9 @@ class PlanTraining:
 
 NOTES = """Counted: parameters; operations and bytes of one forward and backward pass of all networks, run on tensors
 without values; of a tri-plane's rays the field at all samples. Estimated: time, at 35 % of the device's stated peak;
-10 % more memory for the allocator. Not counted: other rendering, geometry and data, and a device's own choice of
-algorithms. Nothing was measured on a device. Leaner levels are set by memory=lean or leanest in training, by --memory
-in sampling; where one does not fit, the next is taken, with the same results."""
+10 % more memory for the allocator. Not counted: other rendering and what follows from its values, data, and a device's
+own choice of algorithms. Nothing was measured on a device. Leaner levels, by --memory, give the same results; where one
+does not fit, the next is taken."""
 
 
 def plan_lines(plan: Plan, device: str, devices: int, sharded: bool) -> list[str]:

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.depth_range import DepthRange
+from latent3d.memory import in_parts
 from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
-from latent3d.systems.splat_decoder import PixelEvidence, shown_elsewhere
+from latent3d.representations.views import Views
+from latent3d.systems.splat_decoder import SAME_SURFACE, PixelEvidence, shown_elsewhere
 from latent3d.systems.splat_head import lift_pixels, surface_frames
 
 if TYPE_CHECKING:
@@ -34,6 +36,29 @@ OPAQUE = 0.99
 """Opacity of carried splats."""
 CARRIED_SCALE = 0.4
 """Standard deviation of carried splats, in steps between neighbouring pixels' points."""
+
+
+def reference_depth(geometry: nn.Module, references: Views, *, agreed: bool) -> Float[Tensor, "b k 1 H W"]:
+    """Depth coordinate of the pixels of references (b, k); at the leanest memory level scene by scene.
+
+    Args:
+        geometry: a `ReferenceGeometry`.
+        agreed: from the scene and its mirror image, whose errors are partly independent: the mean where they agree,
+            else the nearer. At edges the mean would float between two surfaces.
+    """
+
+    def scenes(images: Tensor, cameras: Cameras) -> Tensor:
+        return geometry(images, cameras).relative
+
+    def depth_of(views: Views) -> Tensor:
+        return in_parts(scenes, views.images, views.cameras, lean=len(views), leanest=1)
+
+    relative = depth_of(references)
+    if not agreed:
+        return relative
+    other = depth_of(references.mirrored()).flip(-1)
+    agree = (relative - other).abs() < SAME_SURFACE
+    return torch.where(agree, (relative + other) / 2, torch.minimum(relative, other))
 
 
 @torch.no_grad()

@@ -42,11 +42,10 @@ from latent3d.rendering.base import stack
 from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
-from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain, pool_known
+from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain, pool_known, reference_depth
 from latent3d.systems.epipolar_transformer import epipolar_lines
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStart, SamplingStep, SceneContext
 from latent3d.systems.origins import origin_of
-from latent3d.systems.splat_decoder import SAME_SURFACE
 
 FEWER_VIEWS = "use fewer views"
 STAGES = ("vae", "geometry", "prior", "twin", "scene", "decoder")
@@ -121,11 +120,7 @@ class GGSSystem(nn.Module):
 
     def denoise(self, *inputs: Tensor | CachedRays | None) -> Float[Tensor, "b m f h w"]:
         """Features of the denoiser from its inputs in their order, at the leanest memory level scene by scene."""
-
-        def run(noisy: Tensor, reference: Tensor, level: Tensor, plucker: Any, tokens: Any, condition: Any) -> Tensor:
-            return self.denoiser(noisy, reference, level, plucker, tokens, condition=condition)
-
-        return in_parts(run, *inputs, lean=None, leanest=1)
+        return in_parts(lambda *some: self.denoiser(*some[:5], condition=some[5]), *inputs, lean=None, leanest=1)
 
     def decode_3d(self, features: Tensor, latents: Tensor, context: SceneContext, depth_map: Tensor) -> list[Gaussians]:
         """D_3D: full-resolution splats of every scene from features at noise level zero and clean latents of all views.
@@ -187,25 +182,8 @@ class GGSSystem(nn.Module):
         )  # fmt: skip
 
     def reference_depth(self, references: Views) -> Float[Tensor, "b k 1 H W"] | None:
-        """Depth coordinate of the references' pixels; None without reference geometry.
-
-        At test from the scene and its mirror image, whose errors are partly independent: the mean where they agree,
-        else the nearer. At edges the mean would float between two surfaces.
-        """
-        if self.geometry is None:
-            return None
-        relative = self._depth_of(references)
-        if self.training:
-            return relative
-        other = self._depth_of(references.mirrored()).flip(-1)
-        agree = (relative - other).abs() < SAME_SURFACE
-        return torch.where(agree, (relative + other) / 2, torch.minimum(relative, other))
-
-    def _depth_of(self, references: Views) -> Float[Tensor, "b k 1 H W"]:
-        def scenes(images: Tensor, cameras: Cameras) -> Tensor:
-            return self.geometry(images, cameras).relative  # type: ignore[misc]
-
-        return in_parts(scenes, references.images, references.cameras, lean=len(references), leanest=1)
+        """Depth coordinate of the references' pixels; None without reference geometry. See `carried_pixels`."""
+        return None if self.geometry is None else reference_depth(self.geometry, references, agreed=not self.training)
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
         """Context tokens of each scene's first reference; None without image encoder."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
+from latent3d.systems.carried_pixels import reference_depth
 from latent3d.systems.epipolar_transformer import EpipolarLines, EpipolarTransformerConfig
 from latent3d.systems.ggs import GGSConfig, GGSSystem
 from latent3d.systems.splat_decoder import PixelEvidence
@@ -45,7 +46,8 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
     depth, seen = clean.new_zeros(()), min(len(config.reference_weights), config.views)
     if posed and system.geometry is not None:
         with torch.set_grad_enabled(frozen):
-            depth = system._depth_of(Views(images[:, :seen], _cameras(config, scenes, seen, device)))
+            references = Views(images[:, :seen], _cameras(config, scenes, seen, device))
+            depth = reference_depth(system.geometry, references, agreed=False)
     with torch.set_grad_enabled(not frozen):
         features = _denoise(system, clean[:, : config.views], tokens, posed)
         if stage in ("prior", "twin"):

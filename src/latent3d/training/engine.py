@@ -26,10 +26,11 @@ from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, share_of, whole
 from latent3d.training.foreign import fill_part, random_towers
-from latent3d.training.loop import NonFiniteError, RunState, StageLoop, TrainResult
+from latent3d.training.loop import StageLoop
 from latent3d.training.metrics import MetricsLog
 from latent3d.training.prior import find_prior, load_prior
 from latent3d.training.report import Reporter
+from latent3d.training.run_state import NonFiniteError, RunState, TrainResult
 from latent3d.weights import load_into, load_tensors, read_json, replace_folder, save_tensors
 
 __all__ = ["NonFiniteError", "TrainResult", "train"]

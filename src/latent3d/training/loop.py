@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from latent3d.data.scenes import Batch, prefetch
 from latent3d.memory import MemoryLevel, NotEnoughMemoryError, memory, release
 from latent3d.training.checkpoints import save_checkpoint
-from latent3d.training.config import TrainConfig
-from latent3d.training.distributed import Ranks, Share, Team, whole
-from latent3d.training.metrics import MetricsLog
+from latent3d.training.distributed import Share, Team, whole
 from latent3d.training.optim import (
     Ema,
     build_optimizer,
@@ -28,48 +25,11 @@ from latent3d.training.optim import (
     restore_optimizer,
     set_learning_rate,
 )
-from latent3d.training.report import Reporter
+from latent3d.training.run_state import NonFiniteError, RunState, TrainResult
 from latent3d.training.sheets import save_sheet
 
 T = TypeVar("T")
 STAGE_SEEDS = 16  # the stages of one run read different streams: stream seed = 16 * seed + stage number
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or gradient became NaN or infinite; the message says where and with which clips."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How training ended: ``finished``, ``time`` (is up) or ``interrupted``; where; the last step's terms."""
-
-    reason: str
-    stage: str
-    step: int
-    global_step: int
-    terms: dict[str, float]
-
-
-@dataclass
-class RunState:
-    """What the stages of a run share. ``seconds``: trained before this call; ``deadline``: in monotonic seconds."""
-
-    config: TrainConfig
-    out: Path
-    device: torch.device
-    model: Any  # a System that is an nn.Module
-    report: Reporter
-    log: MetricsLog | None  # None where another process writes
-    deadline: float | None = None
-    global_step: int = 0
-    seconds: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    stop_asked: bool = False
-    ranks: Ranks = field(default_factory=Ranks)
-
-    def trained_seconds(self) -> float:
-        """Seconds trained so far, earlier calls included."""
-        return self.seconds + time.monotonic() - self.began
 
 
 def step_seed(*key: int) -> int:

@@ -124,16 +124,19 @@ class ObjectWorkshop:
     def _denoiser(self, name: str, seed: int) -> TrainConfig:
         """Denoising on the latents of the shared autoencoder.
 
-        One step of rate 0 comes first: when it ends, the system measures mean and deviation of the latents.
+        One step of rate 0 comes first: when it ends, the system measures mean and deviation of the latents. Then the
+        encoders of text and picture are taught, the same ones for both denoisers.
         """
         plan = self.plan
-        system = PRESETS[plan.preset](DENOISERS[name][1]).system
+        preset = PRESETS[plan.preset](DENOISERS[name][1])
+        system = preset.system
         assert isinstance(system, LN3DiffConfig)
-        stages = _stages(plan.preset)
+        stages = {stage.name: stage for stage in preset.stages}
         still = shortened(stages["vae"], 1).replace(batch_size=plan.denoiser_batch, learning_rate=0.0, loss_ramps={})
         steps = plan.denoiser_steps.get(name, 1)
+        taught = shortened(stages["conditioner"], plan.steps).replace(batch_size=plan.denoiser_batch)
         stage = shortened(stages["diffusion"], steps).replace(batch_size=plan.denoiser_batch)
-        return self._run(system.replace(mesh=None, splats=None), (still, stage), seed, self.parts())
+        return self._run(system.replace(mesh=None, splats=None), (still, taught, stage), seed, self.parts())
 
     def _run(
         self, system: LN3DiffConfig, stages: tuple[StageConfig, ...], seed: int, parts: dict[str, Path]

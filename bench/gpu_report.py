@@ -17,9 +17,9 @@ from report import Part, run_all
 
 TITLE = "Benchmarks of latent3d on a GPU"
 PARTS = (
-    Part("blending", "Splatting: blending", "gpu_rasteriser.py", ("--contest", "blending"), limit=900),
-    Part("splats", "Splatting: the whole call", "gpu_rasteriser.py", ("--contest", "whole"), limit=900),
-    Part("networks", "Tri-planes, denoiser and decoder of objects", "gpu_networks.py", limit=300),
+    Part("blending", "Splatting: blending", "gpu_rasteriser.py", ("--contest", "blending"), share=225),
+    Part("splats", "Splatting: the whole call", "gpu_rasteriser.py", ("--contest", "whole"), share=225),
+    Part("networks", "Tri-planes, denoiser and decoder of objects", "gpu_networks.py", share=75),
 )
 
 

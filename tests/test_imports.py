@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "evaluation": SYSTEMS | {"data", "worlds", "weights", "io", "hardware"},
     "apps": EVERYTHING,
 }
-"""Which rooms (packages, top-level modules) each room may import, besides itself, ``config``, ``memory``, ``optional``."""
+"""Rooms (packages, modules) that each room may import, besides itself, ``config``, ``memory`` and ``optional``."""
 
 PURE = ("geometry", "representations", "rendering", "diffusion", "nn", "conditioning", "autoencoders", "denoisers")
 """Rooms at or below ``systems`` (which is added below): no files, command line, logging or user interface.

@@ -184,3 +184,11 @@ def test_simplifying_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "fast_simplification", None)
     with pytest.raises(optional.MissingPackageError, match=r"fewer faces needs .* 'latent3d\[mesh\]'"):
         simplified(mesh, 100)
+
+
+def test_what_lies_on_the_border_of_the_box_alone_has_no_surface():
+    def corner(points):
+        return torch.where(points.amin(-1) > HALF - 1e-4, 1.0, -1.0)
+
+    with pytest.raises(ValueError, match="nowhere inside the box"):
+        field_to_mesh(corner, HALF, resolution=8, threshold=0.0, min_share=0.01)

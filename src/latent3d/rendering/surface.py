@@ -63,12 +63,13 @@ def field_to_mesh(
     if coarse < 1 or resolution < coarse or resolution % coarse:
         raise ValueError(f"the resolution {resolution} is no multiple of the coarse step {coarse}; change one of them")
     values = threshold - _sparse_samples(density, half_size, resolution, threshold, coarse, margin, chunk, device)
-    if not (values < 0).any():
+    grid = SdfGrid(values, half_size).closed()
+    if not (grid.values < 0).any():  # on the border of the box alone there is no surface either
         raise ValueError(
-            f"the field nowhere exceeds the threshold {threshold:g}: the largest value met is "
+            f"the field nowhere inside the box exceeds the threshold {threshold:g}: the largest value met is "
             f"{threshold - values.min():g}; lower the threshold"
         )
-    mesh = extract_surface(SdfGrid(values, half_size).closed()).mesh
+    mesh = extract_surface(grid).mesh
     if min_share > 0:
         mesh = large_components(mesh, min_share)
     if faces is not None:

@@ -190,5 +190,5 @@ def test_what_lies_on_the_border_of_the_box_alone_has_no_surface():
     def corner(points):
         return torch.where(points.amin(-1) > HALF - 1e-4, 1.0, -1.0)
 
-    with pytest.raises(ValueError, match="nowhere inside the box"):
+    with pytest.raises(ValueError, match="nowhere exceeds the threshold 0"):
         field_to_mesh(corner, HALF, resolution=8, threshold=0.0, min_share=0.01)

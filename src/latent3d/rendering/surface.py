@@ -66,8 +66,8 @@ def field_to_mesh(
     grid = SdfGrid(values, half_size).closed()
     if not (grid.values < 0).any():  # on the border of the box alone there is no surface either
         raise ValueError(
-            f"the field nowhere inside the box exceeds the threshold {threshold:g}: the largest value met is "
-            f"{threshold - values.min():g}; lower the threshold"
+            f"the field nowhere exceeds the threshold {threshold:g}: the largest value met is "
+            f"{threshold - grid.values.min():g}; lower the threshold"
         )
     mesh = extract_surface(grid).mesh
     if min_share > 0:

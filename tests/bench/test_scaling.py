@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import scaling
 from scaling import Axis, Curve, denoising, draw, fitted_exponent, measure, splatting
 from tables import Report, bench_parser
+
+from latent3d.denoisers.multiview_transformer import MultiViewTransformer
+from latent3d.rendering.splats import render_gaussians
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.7, 2.0])
@@ -42,10 +46,31 @@ def test_an_axis_is_measured_and_drawn(tmp_path):
     assert len(content) < 150_000
 
 
-def test_every_number_can_change_alone():
+def test_every_number_can_change_alone(monkeypatch):
+    seen = []
+
+    def watched(gaussians, cameras):
+        out = render_gaussians(gaussians, cameras)
+        seen.append((len(gaussians), *out.features.shape))
+        return out
+
+    monkeypatch.setattr(scaling, "render_gaussians", watched)
     for sizes in ({}, {"pixels": 64}, {"channels": 5}, {"views": 2}):
         splatting(**({"splats": 8, "pixels": 16} | sizes))()
+    views, channels = scaling.VIEWS, scaling.CHANNELS
+    assert seen == [(8, views, channels, 4, 4), (8, views, channels, 8, 8), (8, views, 5, 4, 4), (8, 2, channels, 4, 4)]
 
 
-def test_the_denoiser_takes_any_number_of_frames():
+def test_the_denoiser_takes_any_number_of_frames(monkeypatch):
+    seen = []
+    velocity = MultiViewTransformer.velocity
+
+    def watched(self, features):
+        out = velocity(self, features)
+        seen.append(out.shape[1])
+        return out
+
+    monkeypatch.setattr(MultiViewTransformer, "velocity", watched)
     denoising("transformer", 2)()
+    denoising("transformer", 3)()
+    assert seen == [2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 import latent3d
 from latent3d import optional
+from latent3d.apps.cli import main
 from latent3d.geometry.trajectories import TRAJECTORIES
 from latent3d.io.images import load_image
 
@@ -143,3 +145,14 @@ def test_train_and_evaluate_reach_their_parts(run, tmp_path):
     assert code == 0, err
     assert (tmp_path / "e/results.md").is_file()
     assert run("evaluate", "--protocol", "nonesuch", "--baselines-only", "--out", tmp_path / "f")[0] == 2
+
+
+def test_the_command_lets_torchs_threads_sleep_unless_the_user_says_otherwise(monkeypatch):
+    for asked, kept in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in asked.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert os.environ.get("GOMP_SPINCOUNT") == kept

@@ -1,6 +1,8 @@
 """Small parts: harmonics, the kernels' exponential and radix order, threads."""
 
+import itertools
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 from numba.core import caching
 
-from latent3d.rendering import splats_numba_lanes
+from latent3d.rendering import splats_numba_lanes, threads
 from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
 from latent3d.rendering.splats_numba_lanes import STAMP, exponential, jit
 from latent3d.rendering.splats_numba_order import order_share
@@ -78,7 +80,7 @@ def test_exponential_of_the_kernels(dtype, bound):
 
 def test_compiled_loops_are_kept_on_disk_under_the_digest_of_all_kernel_sources():
     assert order_share._cache._cache_file._source_stamp == STAMP
-    order_share.compile("void(i8, i8, i4[:, ::1], i4[:, :, ::1], i8, i4[:, ::1], i8[:, ::1], i8[::1])")
+    order_share.compile("void(i8, i8, i4[:, ::1], i4[:, :, ::1], i8, i8, i4[:, :, ::1], i8[:, ::1], i8[:, ::1])")
     kept, overloads = order_share._cache._cache_file._load_index(), order_share.overloads
     assert len(kept) >= len(overloads) > 0
 
@@ -131,20 +133,24 @@ def test_without_any_writable_folder_the_loops_still_compile_and_one_warning_say
     assert [double(21) for double in doubles] == [42, 42]
 
 
+@pytest.mark.parametrize("bands", [1, 2])
 @pytest.mark.parametrize(("dtype", "bits"), [(np.float32, np.int32), (np.float64, np.int64)])
-def test_splats_are_ordered_stably_by_depth(dtype, bits):
+def test_splats_are_ordered_stably_by_depth(dtype, bits, bands):
     generator = np.random.default_rng(0)
     depths = generator.choice(generator.gamma(1.0, 3.0, 40).astype(dtype) + dtype(0.01), (3, 500))
     depths[0] *= generator.random(500).astype(dtype) * 1000 + dtype(0.1)
     rects = np.zeros((3, 500, 4), np.int32)
     rects[..., 2:] = generator.integers(0, 3, (3, 500, 2))
-    order, counts = np.zeros((3, 500), np.int32), np.zeros((3, 4), np.int64)
-    visible = np.zeros(3, np.int64)
-    order_share(0, 1, depths.view(bits), rects, 2, order, counts, visible)
-    for view in range(3):
-        kept = np.flatnonzero((rects[view, :, 2:] > 0).all(-1))
+    order, counts = np.zeros((3, bands, 500), np.int32), np.zeros((3, 4), np.int64)
+    visible = np.zeros((3, bands), np.int64)
+    for share in range(2):
+        order_share(share, 2, depths.view(bits), rects, 2, 2, order, counts, visible)
+    for view, band in itertools.product(range(3), range(bands)):
+        first, past = 2 * band // bands, 2 * (band + 1) // bands
+        touches = (rects[view, :, 2] > 0) & (np.minimum(rects[view, :, 3], past) > first)
+        kept = np.flatnonzero(touches)
         expected = kept[np.argsort(depths[view, kept], kind="stable")]
-        assert np.array_equal(order[view, : visible[view]], expected)
+        assert np.array_equal(order[view, band, : visible[view, band]], expected)
         assert counts[view].sum() == rects[view, :, 2:].prod(-1).sum()
 
 
@@ -160,3 +166,33 @@ def test_shares_run_once_each_and_errors_come_back():
     for _ in range(2):  # the pool survives
         with pytest.raises(KeyError, match="share 1"):
             run_shares(fail, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not place threads")
+def test_threads_stay_off_the_callers_core():
+    """All of a pool's threads, also after the caller moved; with one core there is nothing to choose."""
+    cores = os.sched_getaffinity(0)
+    try:
+        for core in sorted(cores):
+            os.sched_setaffinity(0, {core})  # of this thread alone: the caller lives here now
+            masks = dict.fromkeys(range(1, 3), frozenset())
+
+            def note(share: int, shares: int, masks=masks) -> None:
+                if share:
+                    masks[share] = frozenset(os.sched_getaffinity(0))
+
+            run_shares(note, 3)
+            assert masks == dict.fromkeys(range(1, 3), frozenset({core}))
+            os.sched_setaffinity(0, cores)
+            where = _core_of(lambda note=note: run_shares(note, 3))
+            if where is not None and len(cores) > 1:
+                assert masks == dict.fromkeys(range(1, 3), frozenset(cores - {where}))
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _core_of(call) -> int | None:
+    """The core on which a call ran, or None if the caller was moved meanwhile."""
+    before = threads._current_core()
+    call()
+    return before if threads._current_core() == before else None

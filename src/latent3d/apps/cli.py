@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -47,6 +48,7 @@ Add --debug to any command to see the full trace of an error."""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script; always ends by SystemExit."""
+    _spin_briefly()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -59,3 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         Command, prog="latent3d", description=DESCRIPTION, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
     )
     raise SystemExit(run_safely(command.run, debug))
+
+
+def _spin_briefly() -> None:
+    """Let torch's threads sleep soon after their work, unless the user said how they shall wait.
+
+    They wait by spinning, for milliseconds, on the cores that compiled loops of ours want next. The library that runs
+    them reads this when it is loaded, so torch must not have been imported yet.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import fields
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -75,14 +76,22 @@ def render_gaussians(
         channels = _channels(gaussians, cameras)
         settings = (cameras.height, cameras.width, float(low_pass), float(near), antialiased)
         images, depth, alpha = _render(run, gaussians, cameras, channels, settings, triton)
-        split = 0 if gaussians.colors is None else 3
-        rgb = None if gaussians.colors is None else images[:, :split]
+        rgb, features = _split(gaussians, images)
         if rgb is not None and background is not None:
             color = torch.as_tensor(background, dtype=dtype, device=device)
             rgb = rgb + (1 - alpha) * color.expand(len(cameras), 3)[:, :, None, None]
-        return Rendering(
-            rgb=rgb, features=None if gaussians.features is None else images[:, split:], depth=depth, alpha=alpha
-        )
+        return Rendering(rgb=rgb, features=features, depth=depth, alpha=alpha)
+
+
+def _split(
+    gaussians: Gaussians, images: Float[Tensor, "v channels h w"]
+) -> tuple[Float[Tensor, "v 3 h w"] | None, Float[Tensor, "v c h w"] | None]:
+    """Colours and features as rendered. Images of one kind stay as they are, whose gradient then needs no copy; of two,
+    the parts may be changed in place ("unsafe" to torch only if the whole were used as well)."""
+    if gaussians.colors is None or gaussians.features is None:
+        return None if gaussians.colors is None else images, None if gaussians.features is None else images
+    rgb, features = torch.unsafe_split_with_sizes(images, [3, images.shape[1] - 3], 1)
+    return rgb, features
 
 
 def _render(
@@ -117,7 +126,9 @@ def _channels(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "v_or_1 n
     if colors is not None and gaussians.harmonics is not None:
         parts = [view_dependent_colors(colors, gaussians.harmonics, gaussians.means, cameras.centers)]
     if features is not None:
-        parts.append(features.expand(parts[0].shape[0] if parts else 1, *features.shape))
+        # [None] rather than expand where both do: its gradient is a view, not a sum
+        each = features[None]
+        parts.append(each if not parts or len(parts[0]) == 1 else each.expand(len(parts[0]), -1, -1))
     if not parts:
         return gaussians.means.new_zeros(1, len(gaussians), 0)
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
@@ -149,8 +160,13 @@ def _check(gaussians: Gaussians, cameras: Cameras, low_pass: float, near: float,
 @torch.no_grad()
 def _check_finite(values: dict[str, Tensor]) -> None:
     """A finite sum proves finite summands in one pass and one answer of the device; else each is looked at closely."""
-    sums = torch.stack([value.sum(dtype=value.dtype).double() for value in values.values()])
-    if math.isfinite(sums.sum().item()):
+    if all(value.device.type == "cpu" and value.element_size() >= 4 for value in values.values()):
+        # not by torch: its threads would wait for more work by spinning, on the very cores that render next
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = sum(float(value.detach().numpy().sum()) for value in values.values())
+    else:
+        total = torch.stack([value.sum(dtype=value.dtype).double() for value in values.values()]).sum().item()
+    if math.isfinite(total):
         return
     for name, value in values.items():
         if not torch.isfinite(value).all():

@@ -6,7 +6,11 @@ runtime in the process, and a forked child simply starts its own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +23,8 @@ class _Process:
     """Threads of this process, and what is left of its parent's."""
 
     jobs: list[SimpleQueue] = []  # noqa: RUF012 (one set of threads per process)
+    numbers: list[int] = []  # noqa: RUF012 (of the threads, as the system knows them)
+    placed: object = None  # the caller's core and the cores it may use, as the threads were last told
     lock = threading.Lock()
     rendered = False
     forked_after_rendering = False
@@ -36,7 +42,7 @@ def _serve(jobs: SimpleQueue) -> None:
 
 
 def _after_fork() -> None:
-    _Process.jobs = []
+    _Process.jobs, _Process.numbers, _Process.placed = [], [], None
     _Process.lock = threading.Lock()
     _Process.forked_after_rendering = _Process.forked_after_rendering or _Process.rendered
 
@@ -74,8 +80,12 @@ def run_shares(kernel: Callable[..., object], shares: int, *arguments: object) -
     with _Process.lock:
         while len(_Process.jobs) < shares - 1:
             jobs: SimpleQueue = SimpleQueue()
-            threading.Thread(target=_serve, args=(jobs,), daemon=True, name=f"splats-{len(_Process.jobs)}").start()
+            thread = threading.Thread(target=_serve, args=(jobs,), daemon=True, name=f"splats-{len(_Process.jobs)}")
+            thread.start()
             _Process.jobs.append(jobs)
+            _Process.numbers.append(thread.native_id or 0)
+            _Process.placed = None
+        _leave_callers_core()
         workers = _Process.jobs[: shares - 1]
     done: SimpleQueue = SimpleQueue()
     for share, jobs in enumerate(workers, start=1):
@@ -87,3 +97,36 @@ def run_shares(kernel: Callable[..., object], shares: int, *arguments: object) -
     for error in errors:
         if error is not None:
             raise error
+
+
+def _leave_callers_core() -> None:
+    """Keep the threads off the core that this one runs on, as long as there are others.
+
+    A virtual machine's kernel often takes a core that sleeps for one that is away, and wakes a thread on the core of
+    the one that woke it. There it waits until the caller has done its own share: the two take turns on one core, and
+    work of some milliseconds is over before the kernel moves one of them.
+    """
+    where = _current_core()
+    if where < 0:
+        return
+    allowed = os.sched_getaffinity(0)
+    if _Process.placed == (where, allowed):
+        return
+    with contextlib.suppress(OSError):  # forbidden, say in a sandbox: only slower
+        for number in _Process.numbers:
+            os.sched_setaffinity(number, allowed - {where} or allowed)
+    _Process.placed = where, allowed
+
+
+def _current_core() -> int:
+    """The core that runs the calling thread, or -1 where the system does not say."""
+    ask = _core_asker()
+    return -1 if ask is None else ask()
+
+
+@functools.cache
+def _core_asker() -> Callable[[], int] | None:
+    """The C library's `sched_getcpu`, on Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -183,6 +184,7 @@ def interleaved(
 ) -> dict[Name, list[float]]:
     """Milliseconds of every call, in rounds over all of them, so that a busy machine slows all alike.
 
+    The order is drawn anew in every round: none finds the caches as always the same one left them.
     The first round, which may compile, is not counted; at least `MIN_ROUNDS` are, until ``rounds`` or ``seconds`` are
     used up. Ratios are best taken round by round, see `ratio`. ``pause`` seconds before each call let threads go to
     sleep that spin while they wait for work.
@@ -191,14 +193,15 @@ def interleaved(
     for call in calls.values():
         call()
     times: dict[Name, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0)
     end = time.perf_counter() + seconds
     for done in range(max(rounds, 1)):
         if done >= MIN_ROUNDS and time.perf_counter() > end:
             break
-        for name, call in calls.items():
+        for name in shuffle.sample(list(calls), len(calls)):
             time.sleep(pause)
             start = now()
-            call()
+            calls[name]()
             times[name].append(1e3 * (now() - start))
     return times
 

@@ -93,7 +93,7 @@ def test_a_tiny_sibling_has_the_same_kinds_of_parts(name: str):
         assert type(getattr(large, part)) is type(getattr(tiny, part))
     for part in ("picture", "appended"):
         assert type(getattr(large.conditioner, part)) is type(getattr(tiny.conditioner, part))
-    for setting in ("objective", "half_size", "process", "noise_mean", "background_weight"):
+    for setting in ("objective", "half_size", "process", "background_weight"):
         assert getattr(large, setting) == getattr(tiny, setting)
     assert large.decoder.inject == tiny.decoder.inject
 

@@ -37,8 +37,6 @@ from latent3d.training.config import DataConfig, StageConfig, TrainConfig
 
 KL_RAMP = (5000, 30_000, 1e-9)
 DISCRIMINATOR_BETAS = (0.0, 0.999)
-DDPM_LEVELS: dict[str, Any] = {"noise_mean": 0.5, "noise_std": 1.2}
-"""Mean and spread of ln sigma over the timesteps of Stable Diffusion's DDPM schedule."""
 
 
 def ln3diff_shapenet() -> TrainConfig:
@@ -85,8 +83,8 @@ def ln3diff_objaverse(condition: Literal["text", "image"] = "image") -> TrainCon
     """Objaverse: six views with depth, 454 M parameters in the decoder, a diffusion transformer for text or pictures.
 
     Args:
-        condition: ``text`` (CLIP's words, v on a variance-preserving path: the noise that the paper predicts on the
-            same path, weighted otherwise) or ``image`` (CLIP and DINOv2 of a picture, flow matching).
+        condition: ``text`` (CLIP's words, the noise on Stable Diffusion's DDPM schedule) or
+            ``image`` (CLIP and DINOv2 of a picture, flow matching).
 
     Raises:
         ValueError: for another condition.
@@ -101,13 +99,13 @@ def ln3diff_objaverse(condition: Literal["text", "image"] = "image") -> TrainCon
         decoder=TriPlaneDecoderConfig(),
         denoiser=denoiser.replace(**conditioner.denoiser_fields()),
         conditioner=conditioner,
-        objective="v" if text else "flow",
+        objective="eps" if text else "flow",
+        process="ddpm" if text else "lognormal",
         mesh=TriPlaneMeshConfig(),
         image_size=256,
         render_size=192,
         rendered=10,
         discriminator=PatchDiscriminatorConfig(),
-        **(DDPM_LEVELS if text else {}),
     )
     views = ViewSampling(mode="frames", views=6, novel=4)
     vae = _vae_stage(views).replace(

@@ -31,7 +31,7 @@ from latent3d.conditioning.condition import Condition
 from latent3d.conditioning.conditioner import Conditioner
 from latent3d.diffusion.continuous import LinearVP
 from latent3d.diffusion.guidance import GuidedDenoiser
-from latent3d.diffusion.parameterization import time_from_sigma, vp_from_ve, z0_from_v
+from latent3d.diffusion.parameterization import time_from_sigma, vp_from_ve, z0_from_noise, z0_from_v
 from latent3d.diffusion.samplers import (
     sample_euler,
     sample_flow_euler,
@@ -39,7 +39,7 @@ from latent3d.diffusion.samplers import (
     sample_flow_midpoint,
     sample_heun,
 )
-from latent3d.diffusion.schedules import cosine_sigmas, flow_times
+from latent3d.diffusion.schedules import cosine_sigmas, ddpm_sigmas, flow_times
 from latent3d.geometry.cameras import Cameras
 from latent3d.memory import in_parts, retried
 from latent3d.rendering.occupancy import Occupancy
@@ -53,9 +53,9 @@ from latent3d.systems.ln3diff_records import LatentStep, LN3DiffConfig, SampledL
 
 STAGES = ("vae", "mesh", "splats", "conditioner", "diffusion")
 VELOCITY_SAMPLERS = {"euler": sample_flow_euler, "heun": sample_flow_heun, "midpoint": sample_flow_midpoint}
-V_SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
+PRESERVING_SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
 SIGMA_MAX = 80.0
-"""Noise level at which sampling of ``v`` begins."""
+"""Noise level at which sampling begins where the process has none."""
 POINTS_AT_ONCE = (1 << 18, 1 << 15)
 """Points of all objects together that the field is asked for at once at the memory levels `lean` and `leanest`."""
 FEWER_OBJECTS = "make fewer objects at once, or smaller pictures"
@@ -164,7 +164,7 @@ class LN3DiffSystem(nn.Module):
             guidance: 1 is conditional only; more costs a second call per call, which is counted.
             sampler: euler, heun or midpoint (flow only).
             interval: noise levels (low, high] within which guidance acts; always when None. They are times in [0, 1]
-                for ``flow``, sigmas for ``v``.
+                for ``flow``, sigmas else.
             batched: with guidance, make the two calls as one of a doubled batch: for one object about a tenth faster on
                 a CPU, for many the same, and half the launches on a GPU; its activations take twice the memory.
             bf16: run the network in bfloat16.
@@ -176,7 +176,7 @@ class LN3DiffSystem(nn.Module):
         if self.denoiser is None or self.conditioner is None:
             raise ValueError("these weights hold an autoencoder only; sampling needs a trained denoiser")
         flow = self.config.objective == "flow"
-        walks: dict[str, Any] = VELOCITY_SAMPLERS if flow else V_SAMPLERS
+        walks: dict[str, Any] = VELOCITY_SAMPLERS if flow else PRESERVING_SAMPLERS
         if sampler not in walks:
             raise ValueError(f"there is no sampler '{sampler}' for {self.config.objective}; choose {', '.join(walks)}")
         device = self.latent_mean.device
@@ -204,6 +204,8 @@ class LN3DiffSystem(nn.Module):
         """Times of the flow, or noise levels sigma, from noise to data."""
         if self.config.objective == "flow":
             return flow_times(steps)
+        if self.config.process == "ddpm":
+            return ddpm_sigmas(steps)
         lsgm = self.config.process == "lsgm"
         return LinearVP().sigmas(steps) if lsgm else cosine_sigmas(steps, sigma_max=SIGMA_MAX)
 
@@ -302,7 +304,9 @@ class _Counted:
                 return self.network(inputs, time, cached).float()
 
         answer = retried(lambda: in_parts(some, inputs, cached, lean=4, leanest=1), FEWER_OBJECTS)
-        return answer if flow else z0_from_v(latents, answer, level)
+        if flow:
+            return answer
+        return (z0_from_noise if self.objective == "eps" else z0_from_v)(latents, answer, level)
 
     def both(self, latents: Tensor, level: Tensor, cached: Any) -> tuple[Tensor, Tensor]:
         """Two calls as one: for the first and for the second half of the objects of a condition."""

@@ -39,10 +39,13 @@ class LN3DiffConfig(Config):
     Attributes:
         encoder, decoder, field: of the autoencoder: views -> tri-plane latent -> feature planes -> density and colour.
         denoiser, conditioner: of the latent diffusion, and what it may be told; None for an autoencoder alone.
-        objective: ``flow`` (straight path, the network gives the velocity) or ``v`` (variance preserving path).
-        process: of the noise in ``v``. ``lognormal``: ln(sigma) normal in training, cosine levels in sampling. ``lsgm``
-            is `diffusion.continuous.LinearVP` with times drawn by importance in training and spread evenly in sampling.
-        noise_mean, noise_std: of ln(sigma) while training ``v`` (lognormal); of logit(t) while training ``flow``.
+        objective: what the network gives. ``flow``: the velocity of the straight path; ``v`` or ``eps``: that of the
+            variance preserving path, or its noise.
+        process: of the noise in ``v`` and ``eps``. ``lognormal``: ln(sigma) normal in training, cosine levels in
+            sampling. ``lsgm``: `diffusion.continuous.LinearVP` with times drawn by importance in training and spread
+            evenly in sampling. ``ddpm``: the thousand levels of Stable Diffusion's schedule, drawn evenly in training,
+            and as many of them as there are steps in sampling.
+        noise_mean, noise_std: of ln(sigma) while training with ``lognormal``; of logit(t) while training ``flow``.
         mesh, splats: further decoders of the same feature planes; None for none.
         volume, training_volume: samples per ray at test and in training.
         half_size: half the side of the box that holds the object, in scene units.
@@ -69,8 +72,8 @@ class LN3DiffConfig(Config):
     field: TriPlaneFieldConfig = dataclasses.field(default_factory=TriPlaneFieldConfig)
     denoiser: PlaneDiTConfig | LatentUNetConfig | None = None
     conditioner: ConditionerConfig | None = None
-    objective: Literal["flow", "v"] = "flow"
-    process: Literal["lognormal", "lsgm"] = "lognormal"
+    objective: Literal["flow", "v", "eps"] = "flow"
+    process: Literal["lognormal", "lsgm", "ddpm"] = "lognormal"
     noise_mean: float = 0.0
     noise_std: float = 1.0
     mesh: TriPlaneMeshConfig | None = None
@@ -103,8 +106,13 @@ class LN3DiffConfig(Config):
                 f"the decoder gives {self.decoder.upsampler.features} features per plane and the field reads "
                 f"{self.field.features}; make them agree"
             )
-        if self.process == "lsgm" and self.objective != "v":
-            raise ValueError("the process 'lsgm' preserves the variance; set objective to v, or process to lognormal")
+        if self.process != "lognormal" and self.objective == "flow":
+            raise ValueError(
+                f"the process '{self.process}' preserves the variance; set objective to v or eps, or process to "
+                "lognormal"
+            )
+        if self.objective == "eps" and isinstance(self.denoiser, LatentUNetConfig) and self.denoiser.mixed:
+            raise ValueError("a mixed prediction is one of v; set objective to v, or denoiser.mixed to false")
         if (self.denoiser is None) != (self.conditioner is None):
             raise ValueError("denoiser and conditioner belong together: give both or neither")
 

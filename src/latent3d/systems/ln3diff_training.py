@@ -17,7 +17,12 @@ from latent3d.conditioning.contrast import contrastive_loss, similarities
 from latent3d.diffusion.continuous import LinearVP
 from latent3d.diffusion.objectives import flow_matching_loss
 from latent3d.diffusion.parameterization import alpha_and_s, match_leading, time_from_sigma, v_from_noise
-from latent3d.diffusion.schedules import logit_normal_times, lognormal_sigmas
+from latent3d.diffusion.schedules import (
+    logit_normal_times,
+    lognormal_sigmas,
+    scaled_linear_betas,
+    sigmas_from_betas,
+)
 from latent3d.geometry.cameras import Cameras
 from latent3d.geometry.object_cameras import orbit
 from latent3d.memory import in_parts, recomputed
@@ -205,7 +210,8 @@ def drawn_condition(system: LN3DiffSystem, batch: ObjectViews | ObjectLatents, g
 
 
 def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-    """Mean square error of the velocity (flow, t logit-normal) or of v (variance preserving, ln sigma normal)."""
+    """Mean square error of what the network gives: the velocity (flow, t logit-normal), or v or the noise (variance
+    preserving, levels as the process draws them)."""
     config, count, network = system.config, len(clean), system.denoiser
     assert network is not None
 
@@ -220,11 +226,15 @@ def denoising_error(system: LN3DiffSystem, clean: Tensor, condition: Condition, 
     if config.process == "lsgm":
         process = LinearVP()
         sigma = process.sigma(process.importance_times((count,), generator=generator)).to(clean)
+    elif config.process == "ddpm":
+        table = sigmas_from_betas(scaled_linear_betas())
+        sigma = table[torch.randint(len(table), (count,), generator=generator)].to(clean)
     else:
         sigma = lognormal_sigmas((count,), **draw).to(clean)  # type: ignore[arg-type]
     alpha, s = (match_leading(level, clean) for level in alpha_and_s(sigma))
-    v = denoise(alpha * clean + s * noise, time_from_sigma(sigma))
-    return (v - v_from_noise(clean, noise, sigma)).square().mean()
+    answer = denoise(alpha * clean + s * noise, time_from_sigma(sigma))
+    target = noise if config.objective == "eps" else v_from_noise(clean, noise, sigma)
+    return (answer - target).square().mean()
 
 
 PICTURE_TERMS = {"vae": vae_terms, "mesh": mesh_terms, "splats": splats_terms}

@@ -18,9 +18,12 @@ from latent3d.autoencoders.plane_encoder import PlaneEncoderConfig
 from latent3d.object_presets import ln3diff_shapes, ln3diff_shapes_tiny
 from latent3d.systems.ln3diff_records import LN3DiffConfig
 from latent3d.training.config import StageConfig, TrainConfig
+from latent3d.weights import load_weights
 
 AUTOENCODER = ("encoder", "decoder", "field")
 """Parts of the system that the denoisers share."""
+CONDITIONER = "conditioner"
+"""A further one, where it was taught before."""
 PRESETS = {"ln3diff_shapes": ln3diff_shapes, "ln3diff_shapes_tiny": ln3diff_shapes_tiny}
 ENCODERS = {
     "ln3diff_shapes": MultiViewEncoderConfig(patch_size=4, width=80, multipliers=(1, 2), heads=4, head_channels=48),
@@ -102,8 +105,8 @@ class ObjectWorkshop:
         out: its folder.
         plan: see `ObjectPlan`.
         device, progress: as in `latent3d.training.engine.train`.
-        autoencoder: weights folder of the system whose autoencoder the denoisers share; None: of the ladder's rung
-            ``plane_encoder``, the first seed.
+        autoencoder: weights folder of the system whose autoencoder the denoisers share, and its encoders of text and
+            picture if it has them; None: of the ladder's rung ``plane_encoder``, the first seed.
     """
 
     out: Path
@@ -125,7 +128,7 @@ class ObjectWorkshop:
         """Denoising on the latents of the shared autoencoder.
 
         One step of rate 0 comes first: when it ends, the system measures mean and deviation of the latents. Then the
-        encoders of text and picture are taught, the same ones for both denoisers.
+        encoders of text and picture are taught, the same ones for both denoisers, unless they come with the weights.
         """
         plan = self.plan
         preset = PRESETS[plan.preset](DENOISERS[name][1])
@@ -136,7 +139,9 @@ class ObjectWorkshop:
         steps = plan.denoiser_steps.get(name, 1)
         taught = shortened(stages["conditioner"], plan.steps).replace(batch_size=plan.denoiser_batch)
         stage = shortened(stages["diffusion"], steps).replace(batch_size=plan.denoiser_batch)
-        return self._run(system.replace(mesh=None, splats=None), (still, taught, stage), seed, self.parts())
+        parts = self.parts()
+        before = (still,) if CONDITIONER in parts else (still, taught)
+        return self._run(system.replace(mesh=None, splats=None), (*before, stage), seed, parts)
 
     def _run(
         self, system: LN3DiffConfig, stages: tuple[StageConfig, ...], seed: int, parts: dict[str, Path]
@@ -153,8 +158,11 @@ class ObjectWorkshop:
 
     def parts(self) -> dict[str, Path]:
         """The parts of the shared autoencoder as weights folders; cut from its weights when they are first needed."""
-        folders = {part: self.out / "parts" / part for part in AUTOENCODER}
         whole = self.autoencoder or self.weights("plane_encoder", 0)
+        names = list(AUTOENCODER)
+        if self.autoencoder is not None and load_weights(self.autoencoder)[1]["conditioner"] is not None:
+            names.append(CONDITIONER)
+        folders = {part: self.out / "parts" / part for part in names}
         if whole.exists():
             for part, folder in folders.items():
                 if not folder.exists():

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from latent3d.apps.object_asset import ObjectAsset
 from latent3d.geometry.cameras import Cameras
 from latent3d.memory import LEVELS, NotEnoughMemoryError, is_lean, memory
 from latent3d.presets import PRESETS
+from latent3d.rendering.triplane_sampling import TriPlaneRows
+from latent3d.representations.triplane import TriPlane
 from latent3d.representations.views import Views
+from latent3d.systems import triplane_mesh
 
 
 def woken(preset):
@@ -101,6 +105,37 @@ def test_scenes_are_the_same_and_stepping_down_ends_the_same(monkeypatch):
     assert level == "leanest"
     torch.testing.assert_close(stepped.gaussians.means, results["leanest"].gaussians.means, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(stepped.images, results["leanest"].images, rtol=1e-4, atol=1e-4)
+
+
+def test_meshes_and_splats_are_the_same_and_stepping_down_ends_the_same(monkeypatch):
+    """At the lean levels of one to three chunks of points."""
+    monkeypatch.setattr(triplane_mesh, "CHUNK_LEAN", 100)
+    monkeypatch.setattr(triplane_mesh, "CHUNK_LEANEST", 40)
+    _, system = woken("ln3diff_shapes_tiny")
+    system = system.eval()
+    planes = 0.3 * torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    system.mesh.start_from(system.field)
+    with torch.no_grad():
+        system.mesh.level = float(system.mesh._at(rows(planes), torch.zeros(1, 3), 0.45).raw) - 0.01
+
+    def make(level="fast"):
+        with memory(level) as used:
+            asset = ObjectAsset(system, TriPlane(planes, 0.45))
+            return asset.mesh(), asset.gaussians(), used.level
+
+    results = {level: make(level) for level in LEVELS}
+    assert len(results["fast"][0]) > 0
+    for level in LEVELS[1:]:
+        torch.testing.assert_close(results[level][0].vertices, results["fast"][0].vertices, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(results[level][1].means, results["fast"][1].means, rtol=1e-4, atol=1e-5)
+    fails_once_per_level(monkeypatch, system.mesh.network, "lean")
+    mesh, _, level = make()
+    assert level == "lean"
+    torch.testing.assert_close(mesh.vertices, results["lean"][0].vertices, rtol=1e-4, atol=1e-5)
+
+
+def rows(planes):
+    return TriPlaneRows.of(planes[None])
 
 
 def test_what_does_not_fit_at_all_says_what_to_lower(monkeypatch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from latent3d.io.mesh_files import write_mesh
 from latent3d.io.splat_files import write_splats
 from latent3d.io.video import write_video
 from latent3d.io.viewer_html import write_viewer
+from latent3d.memory import retried
 from latent3d.rendering.splat_views import render_views
 from latent3d.rendering.surface import field_to_mesh, is_watertight
 from latent3d.representations.gaussians import Gaussians
@@ -73,7 +75,13 @@ class ObjectAsset:
 
         With a ``resolution``, where the field's density passes `SURFACE_DENSITY`, on so many cells along each side of
         the box; without one, by the FlexiCubes decoder at its own resolution where the weights have one.
+
+        Raises:
+            NotEnoughMemoryError: if it does not fit at the leanest level either.
         """
+        return retried(partial(self._mesh, resolution), "leave glb and obj out of the formats")
+
+    def _mesh(self, resolution: int | None) -> Mesh:
         if self.system.mesh is not None and resolution is None:
             return self.system.mesh.surfaces(self._batch())[0].mesh
         look = self.system.field_of(self._batch())
@@ -95,11 +103,12 @@ class ObjectAsset:
 
         Raises:
             ValueError: for weights without a decoder to Gaussians.
+            NotEnoughMemoryError: if they do not fit at the leanest level either.
         """
         if self.system.splats is None:
             raise ValueError("these weights have no decoder to Gaussians; leave ply out of the formats")
-        batch = self._batch()
-        return self.system.splats(batch, self.system.field_of(batch))[0]
+        splats, batch = self.system.splats, self._batch()
+        return retried(lambda: splats(batch, self.system.field_of(batch))[0], "leave ply out of the formats")
 
     def save(
         self,

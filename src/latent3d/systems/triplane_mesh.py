@@ -7,6 +7,7 @@ k = points or cells near the surface.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from latent3d.config import Config
 from latent3d.geometry.cameras import Cameras
+from latent3d.memory import at_once
 from latent3d.nn.triplane_field import DENSITY_SHIFT, FieldValues, TriPlaneField, TriPlaneFieldConfig
 from latent3d.rendering.flexicubes import (
     FlexiCubesSurface,
@@ -31,6 +33,8 @@ from latent3d.representations.views import Views
 
 CHUNK = 1 << 17
 """Grid points that are asked at once."""
+CHUNK_LEAN, CHUNK_LEANEST = 1 << 15, 1 << 13
+"""The same at leaner levels of memory, points near the surface included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +164,8 @@ class TriPlaneMesh(nn.Module):
         places = axis.to(grid.values.dtype) * grid.spacing - grid.half_size
         if loops_apply(rows, self.network, places):
             return grid_raw(rows, grid.half_size, self.network, places, reduce="concat")[0]
-        parts = [self._values(rows, grid, part).raw for part in torch.cartesian_prod(axis, axis, axis).split(CHUNK)]
+        size = at_once(CHUNK, CHUNK_LEAN, CHUNK_LEANEST)
+        parts = [self._values(rows, grid, part).raw for part in torch.cartesian_prod(axis, axis, axis).split(size)]
         return torch.cat(parts).reshape(grid.values.shape)
 
     def _values(self, rows: TriPlaneRows, grid: SdfGrid, index: Tensor) -> FieldValues:
@@ -168,9 +173,20 @@ class TriPlaneMesh(nn.Module):
         return self._at(rows, index.to(grid.values.dtype) * grid.spacing - grid.half_size, grid.half_size)
 
     def _at(self, rows: TriPlaneRows, points: Float[Tensor, "k 3"], half_size: float) -> FieldValues:
-        values = self.network(sample_triplane(rows, points[None], half_size, reduce="concat"))
-        extra = {name: value[0] for name, value in values.extra.items()}
-        return FieldValues(values.raw[0], values.density[0], values.colors[0], extra)
+        """What the network says at points; without gradient, at leaner levels of memory, of a few at a time."""
+        size = len(points) if torch.is_grad_enabled() else at_once(len(points), CHUNK_LEAN, CHUNK_LEANEST)
+        parts = [
+            self.network(sample_triplane(rows, part[None], half_size, reduce="concat"))
+            for part in points.split(max(size, 1))
+        ]
+
+        def joined(of: Callable[[FieldValues], Tensor]) -> Tensor:
+            return torch.cat([of(part)[0] for part in parts])
+
+        extra = {name: joined(lambda part: part.extra[name]) for name in parts[0].extra}  # noqa: B023 (called at once)
+        return FieldValues(
+            joined(lambda part: part.raw), joined(lambda part: part.density), joined(lambda part: part.colors), extra
+        )
 
 
 def over_white(seen: SurfaceRendering) -> Float[Tensor, "v 3 h w"]:

@@ -1,117 +1,23 @@
-"""Mesh files: there and back, others' readers, materials, real files, and what is damaged or missing."""
+"""Mesh files: there and back, other people's readers, materials, and real files."""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
 import shutil
-import struct
 import subprocess
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
-from latent3d.geometry.cameras import Cameras
-from latent3d.io.gltf_writer import glb_bytes
 from latent3d.io.mesh_files import read_mesh, write_mesh
 from latent3d.io.mesh_parts import Part, assemble, linear_from_srgb, srgb_from_linear
 from latent3d.io.texture_atlas import PADDING, pack
-from latent3d.rendering.meshes import render_mesh
 from latent3d.representations.mesh import Mesh
-
-SUFFIXES = (".glb", ".obj", ".ply")
-
-
-def prism(kind: str = "plain") -> Mesh:
-    """A tetrahedron that looks different from everywhere; its front corner is at -y, its top at +z."""
-    vertices = torch.tensor([[0.0, -0.4, 0], [0.3, 0.2, 0], [-0.3, 0.2, 0], [0, 0, 0.5]])
-    faces = torch.tensor([[0, 1, 3], [1, 2, 3], [2, 0, 3], [0, 2, 1]])
-    g = torch.Generator().manual_seed(3)
-    if kind == "plain":
-        return Mesh(vertices=vertices, faces=faces)
-    if kind == "colored":
-        return Mesh(vertices=vertices, faces=faces, colors=torch.rand(4, 3, generator=g))
-    texture = (torch.rand(3, 6, 8, generator=g) * 255).round() / 255
-    normals = torch.nn.functional.normalize(vertices[faces] - vertices.mean(0), dim=-1)
-    return Mesh(vertices=vertices, faces=faces, uvs=torch.rand(4, 3, 2, generator=g), texture=texture, normals=normals)
-
-
-def looks(mesh: Mesh, light=None) -> torch.Tensor:
-    """Four pictures around and one from above."""
-    poses = []
-    for angle, lift in [(0.1, 0.4), (1.7, 0.4), (3.3, 0.4), (4.8, 0.4), (0.2, 1.4)]:
-        place = 1.7 * torch.tensor(
-            [math.cos(lift) * math.sin(angle), -math.cos(lift) * math.cos(angle), math.sin(lift)]
-        )
-        z = -place / place.norm()
-        x = torch.nn.functional.normalize(torch.linalg.cross(z, torch.tensor([0.0, 0, 1])), dim=0)
-        pose = torch.eye(4)
-        pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = x, torch.linalg.cross(z, x), z, place
-        poses.append(pose)
-    return render_mesh(mesh, Cameras.from_fov(torch.stack(poses), 40.0, 40, 40), light=light).images
-
-
-def gltf(tmp_path, meshes: list[dict], materials: list[dict], nodes: list[dict] | None = None, **more):
-    """A .gltf with data addresses; each mesh is a dictionary of arrays by attribute name, and "indices", "material"."""
-    buffers, views, accessors, primitives = [], [], [], []
-    kinds = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121}
-
-    def put(values: np.ndarray, **extra) -> int:
-        data = values.tobytes()
-        uri = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
-        buffers.append({"uri": uri, "byteLength": len(data)})
-        views.append({"buffer": len(buffers) - 1, "byteLength": len(data)})
-        width = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}[1 if values.ndim == 1 else values.shape[1]]
-        accessors.append(
-            {"bufferView": len(views) - 1, "count": len(values), "componentType": kinds[str(values.dtype)]}
-            | {"type": width} | extra
-        )  # fmt: skip
-        return len(accessors) - 1
-
-    for mesh in meshes:
-        arrays = {k: v for k, v in mesh.items() if isinstance(v, np.ndarray) and k != "indices"}
-        primitive = {"attributes": {k: put(v, normalized=v.dtype == np.uint8) for k, v in arrays.items()}}
-        if "indices" in mesh:
-            primitive["indices"] = put(mesh["indices"])
-        primitives.append(primitive | {k: v for k, v in mesh.items() if k in ("material", "mode")})
-    nodes = nodes or [{"mesh": i} for i in range(len(meshes))]
-    text = {
-        "asset": {"version": "2.0"}, "scene": 0,
-        "scenes": [{"nodes": [0] if "children" in nodes[0] else list(range(len(nodes)))}],
-        "nodes": nodes, "meshes": [{"primitives": [p]} for p in primitives], "materials": materials,
-        "accessors": accessors, "bufferViews": views, "buffers": buffers, **more,
-    }  # fmt: skip
-    path = tmp_path / "made.gltf"
-    path.write_text(json.dumps(text))
-    return path
-
-
-SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
-QUAD = np.array([0, 1, 2, 0, 2, 3], np.uint16)
-UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)
-
-
-def picture_file(tmp_path, name: str, *colors: tuple[int, int, int]) -> None:
-    """A picture of vertical stripes, 8 texels each."""
-    stripes = np.repeat(np.array(colors, np.uint8)[None], 8, 1).repeat(8, 0)
-    Image.fromarray(stripes).save(tmp_path / name)
-
-
-def seen(mesh: Mesh, place: tuple[float, float, float], towards: tuple[float, float, float] = (0, 1, 0)) -> list[float]:
-    """Unlit colour of the surface at a point, seen from half a unit in front of it."""
-    z = torch.tensor(towards, dtype=torch.float32)
-    x = torch.linalg.cross(z, torch.tensor([0.0, 0, 1]))
-    pose = torch.eye(4)
-    pose[:3, 0], pose[:3, 1], pose[:3, 2] = x, torch.linalg.cross(z, x), z
-    pose[:3, 3] = torch.tensor(place) - 0.5 * z
-    return render_mesh(mesh, Cameras.from_fov(pose[None], 0.5, 1, 1), light=None).images.flatten().tolist()
+from tests.io.mesh_samples import QUAD, SQUARE, SUFFIXES, UV, gltf, looks, picture_file, prism, seen
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -340,105 +246,6 @@ def test_colour_curves_are_inverse():
 def test_faces_without_extent_go():
     part = Part(SQUARE.astype(float), np.array([[0, 1, 2], [1, 1, 2]]))
     assert len(assemble([part])) == 1
-
-
-def test_missing_files_are_named(tmp_path):
-    mesh = {"POSITION": SQUARE, "TEXCOORD_0": UV, "indices": QUAD, "material": 0}
-    link = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}
-    path = gltf(tmp_path, [mesh], [link], textures=[{"source": 0}], images=[{"uri": "gone%20here.png"}])
-    with pytest.raises(ValueError, match=r"made\.gltf.*texture 'gone here\.png' is missing"):
-        read_mesh(path)
-    (tmp_path / "m.obj").write_text("mtllib gone.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n")
-    with pytest.raises(ValueError, match=r"m\.obj.*material library 'gone\.mtl' is missing"):
-        read_mesh(tmp_path / "m.obj")
-    with pytest.raises(FileNotFoundError, match=r"none\.glb"):
-        read_mesh(tmp_path / "none.glb")
-    (tmp_path / "m.fbx").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"m\.fbx.*give one of \.glb"):
-        read_mesh(tmp_path / "m.fbx")
-
-
-def test_compressed_files_are_refused_by_name(tmp_path):
-    path = gltf(tmp_path, [{"POSITION": SQUARE}], [], extensionsRequired=["KHR_draco_mesh_compression"])
-    with pytest.raises(ValueError, match="KHR_draco_mesh_compression"):
-        read_mesh(path)
-
-
-def test_scenes_in_a_circle_are_refused(tmp_path):
-    nodes = [{"children": [1]}, {"children": [0], "mesh": 0}]
-    with pytest.raises(ValueError, match="circle"):
-        read_mesh(gltf(tmp_path, [{"POSITION": SQUARE, "indices": QUAD}], [], nodes))
-
-
-def test_nothing_is_written_of_a_broken_mesh(tmp_path):
-    broken = Mesh(vertices=torch.full((3, 3), torch.nan), faces=torch.tensor([[0, 1, 2]]))
-    empty = Mesh(vertices=torch.zeros(0, 3), faces=torch.zeros(0, 3, dtype=torch.long))
-    for suffix in SUFFIXES:
-        with pytest.raises(ValueError, match="not finite"):
-            write_mesh(tmp_path / f"m{suffix}", broken)
-        with pytest.raises(ValueError, match="no faces"):
-            write_mesh(tmp_path / f"m{suffix}", empty)
-    with pytest.raises(ValueError, match=r"choose one of \.glb"):
-        write_mesh(tmp_path / "m.fbx", prism())
-    assert not list(tmp_path.iterdir())
-
-
-def _files() -> dict[str, bytes]:
-    """One healthy file of each kind."""
-    import tempfile
-    from pathlib import Path
-
-    found = {".glb": glb_bytes(prism("textured"))}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for suffix in (".obj", ".ply"):
-            write_mesh(folder / f"m{suffix}", prism("colored"))
-            text = (folder / f"m{suffix}").read_bytes()
-            found[suffix] = text.replace(b"mtllib m.mtl", b"").replace(b"usemtl surface", b"")
-        for suffix in (".stl", ".off"):
-            trimesh.creation.box().export(folder / f"m{suffix}")
-            found[suffix] = (folder / f"m{suffix}").read_bytes()
-    glb = found[".glb"]
-    length = struct.unpack_from("<I", glb, 12)[0]
-    text = json.loads(glb[20 : 20 + length])
-    data = base64.b64encode(glb[28 + length :]).decode()
-    text["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{data}"
-    return found | {".gltf": json.dumps(text).encode()}
-
-
-FILES = _files()
-
-
-@settings(max_examples=200)
-@given(
-    st.sampled_from(sorted(FILES)),
-    st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=4)), max_size=4),
-    st.one_of(st.none(), st.floats(0, 1)),
-)
-def test_damaged_files_are_refused_by_name_or_read(tmp_path_factory, suffix, changes, cut):
-    data = bytearray(FILES[suffix])
-    for place, values in changes:
-        start = int(place * len(data))
-        data[start : start + len(values)] = values
-    if cut is not None:
-        data = data[: int(cut * len(data))]
-    path = tmp_path_factory.getbasetemp() / f"damaged file{suffix}"
-    path.write_bytes(data)
-    message, mesh = str(path), None
-    try:
-        mesh = read_mesh(path)
-    except ValueError as error:
-        message = str(error)
-    assert str(path) in message
-    if mesh is not None:
-        assert torch.isfinite(mesh.vertices).all()
-        assert mesh.faces.max() < len(mesh.vertices)
-
-
-@pytest.mark.parametrize("suffix", sorted(FILES))
-def test_the_files_for_damage_are_healthy(tmp_path, suffix):
-    (tmp_path / f"m{suffix}").write_bytes(FILES[suffix])
-    assert len(read_mesh(tmp_path / f"m{suffix}")) in (4, 12)
 
 
 @pytest.mark.parametrize(

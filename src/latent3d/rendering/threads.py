@@ -82,8 +82,9 @@ def run_shares(kernel: Callable[..., object], shares: int, *arguments: object) -
             jobs: SimpleQueue = SimpleQueue()
             thread = threading.Thread(target=_serve, args=(jobs,), daemon=True, name=f"splats-{len(_Process.jobs)}")
             thread.start()
+            assert thread.native_id is not None
             _Process.jobs.append(jobs)
-            _Process.numbers.append(thread.native_id or 0)
+            _Process.numbers.append(thread.native_id)
             _Process.placed = None
         _leave_callers_core()
         workers = _Process.jobs[: shares - 1]
@@ -102,9 +103,8 @@ def run_shares(kernel: Callable[..., object], shares: int, *arguments: object) -
 def _leave_callers_core() -> None:
     """Keep the threads off the core that this one runs on, as long as there are others.
 
-    A virtual machine's kernel often takes a core that sleeps for one that is away, and wakes a thread on the core of
-    the one that woke it. There it waits until the caller has done its own share: the two take turns on one core, and
-    work of some milliseconds is over before the kernel moves one of them.
+    Virtual machines were seen to wake a thread on the core of the one that woke it, with another core idle. There it
+    waits until the caller has done its own share, and work of some milliseconds is over before one of them is moved.
     """
     where = _current_core()
     if where < 0:

@@ -93,7 +93,8 @@ def _clear(work, wide, width, height):
         store(work, y * LINE + REMAINING, number(1))
         store(work, y * LINE + LAST, number(-1))
         if y < height:
-            work[y, ACTIVE : ACTIVE + width] = number(1)
+            for i in range(width):
+                work[y, ACTIVE + i] = number(1)
 
 
 @jit()

@@ -49,32 +49,36 @@ def _order_band(depth_bits, rects, columns, top, bottom, order, counts):
             for row in range(first, past):
                 for column in range(rects[n, 0], rects[n, 2]):
                     counts[row * columns + column] += 1
-    _sort(keys[:visible], order[:visible])
+    _sort(visible, keys, order)
     return visible
 
 
 @jit()
-def _sort(keys, order):
-    """Stable radix sort of ``order`` by keys, which are positive and get lost; digits that all share are not looked at.
+def _sort(count, keys, order):
+    """Stable radix sort of the first entries of ``order`` by keys, which get lost; digits that all share are not
+    looked at. Depths of one scene differ in their lower 24 bits or so: two passes.
 
-    Depths of one scene differ in their lower 24 bits or so: two passes.
+    Plain loops, because whole-array operations would double the time that this takes to compile.
     """
-    if keys.shape[0] < 2:
+    if count < 2:
         return
-    keys -= keys.min()
-    greatest, passes = keys.max(), 0
+    least = greatest = keys[0]
+    for i in range(1, count):
+        least, greatest = min(least, keys[i]), max(greatest, keys[i])
+    passes = 0
     place = np.empty(RADIX, np.int64)
     given, other_keys, other_order = order, np.empty_like(keys), np.empty_like(order)
-    while greatest >> (passes * RADIX_BITS) > 0:
+    while (greatest - least) >> (passes * RADIX_BITS) > 0:
         shift = passes * RADIX_BITS
-        place[:] = 0
-        for i in range(keys.shape[0]):
-            place[(keys[i] >> shift) & (RADIX - 1)] += 1
+        for digit in range(RADIX):
+            place[digit] = 0
+        for i in range(count):
+            place[((keys[i] - least) >> shift) & (RADIX - 1)] += 1
         start = 0
         for digit in range(RADIX):
             start, place[digit] = start + place[digit], start
-        for i in range(keys.shape[0]):
-            digit = (keys[i] >> shift) & (RADIX - 1)
+        for i in range(count):
+            digit = ((keys[i] - least) >> shift) & (RADIX - 1)
             target = place[digit]
             place[digit] = target + 1
             other_keys[target] = keys[i]
@@ -82,7 +86,8 @@ def _sort(keys, order):
         keys, other_keys, order, other_order = other_keys, keys, other_order, order
         passes += 1
     if passes % 2:
-        given[:] = order
+        for i in range(count):
+            given[i] = order[i]
 
 
 @jit()

@@ -96,7 +96,8 @@ def march_share(
             _ask(some, active, rays, half, limit, block, answers, flat, b * length, size, axes, network, scratch)
         for r in range(some):
             n = first + r
-            rgb[b, n] = background
+            for c in range(rgb.shape[2]):
+                rgb[b, n, c] = background
             distance[b, n] = distance_sum[b, n] = alpha[b, n] = np.float32(0)
             if active[r]:
                 t, density, colors = answers[0][r], answers[1][r], answers[2][r]
@@ -230,10 +231,14 @@ def _merge(r, rays, half, cells, coarse, fine, further, even, every):
     i = j = 0
     for s in range(coarse + fine):
         if j == fine or (i < coarse and even[0][r, i] <= further[j]):
-            t[s], density[s], colors[s], done[s] = even[0][r, i], even[1][r, i], even[2][r, i], even[3][r, i]
+            t[s], density[s], done[s] = even[0][r, i], even[1][r, i], even[3][r, i]
+            for c in range(colors.shape[1]):  # an assignment of arrays would take a second to compile
+                colors[s, c] = even[2][r, i, c]
             i += 1
         else:
-            t[s], density[s], colors[s] = further[j], np.float32(0), np.float32(0)
+            t[s], density[s] = further[j], np.float32(0)
+            for c in range(colors.shape[1]):
+                colors[s, c] = np.float32(0)
             done[s] = not _occupied(r, rays, half, t[s], cells)
             j += 1
 
@@ -243,7 +248,8 @@ def _composite(t, density, colors, near, far, rgb, background, parts):
     """Fill in a ray's colour and its samples' weights, distances and widths; what is left of the light, sum(w t)."""
     weights, samples, widths = parts
     remaining, through, along = np.float32(1), 0.0, np.float32(0)
-    rgb[:] = np.float32(0)
+    for c in range(rgb.size):
+        rgb[c] = np.float32(0)
     for s in range(t.size):
         samples[s], widths[s] = t[s], _edge(t, s + 1, near, far) - _edge(t, s, near, far)
         if density[s] > 0:

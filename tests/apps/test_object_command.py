@@ -13,11 +13,13 @@ from PIL import Image
 import latent3d
 from latent3d.apps.object_pictures import read_object_picture
 from latent3d.evaluation.object_protocols import ObjectSystem
+from latent3d.geometry.object_cameras import orbit
 from latent3d.io.cards import read_card
 from latent3d.io.mesh_files import read_mesh
 from latent3d.io.splat_files import read_splats
 from latent3d.io.video import read_video
 from latent3d.object_presets import ln3diff_shapes_tiny
+from latent3d.rendering.meshes import render_mesh
 from latent3d.rendering.surface import is_watertight
 from latent3d.weights import save_weights
 from latent3d.worlds.objects import OBJECT_LABELS
@@ -89,6 +91,20 @@ def test_mesh_splats_film_and_card(made):
     assert card["calls"] == 4  # two steps, with guidance
 
 
+def test_a_texture_shows_what_the_colours_of_vertices_show(run, weights, made, tmp_path):
+    arguments = ["--text", "a red mug", "--steps", 2, "--seed", 3, "--format", "glb", "--texture", 512]
+    assert run("object", "--weights", weights, "--out", tmp_path / "o", *arguments)[0] == 0
+    textured, plain = read_mesh(tmp_path / "o" / "object.glb"), read_mesh(made / "object.glb")
+    assert textured.texture is not None
+    assert textured.texture.shape == (3, 512, 512)
+    assert textured.colors is None
+    assert read_card(tmp_path / "o" / "card.json")["outputs"]["mesh"]["texture"] == 512
+    cameras = orbit(4, size=48)
+    (seen, bare) = (render_mesh(mesh, cameras) for mesh in (textured, plain))
+    assert torch.equal(seen.alphas, bare.alphas)
+    assert (seen.images - bare.images).abs().mean() < 0.01
+
+
 def test_formats_and_count(run, weights, tmp_path):
     code, out, err = run(
         "object", "--label", "chair", "--count", 2, "--format", "ply", "--weights", weights, "--steps", 1,
@@ -151,6 +167,7 @@ def test_three_lines_of_python_do_the_same(made, weights, tmp_path):
         (("--steps", 0), "0 steps are not possible"),
         (("--seed", -1), "the seed -1"),
         (("--sampler", "leap"), "no sampler 'leap'"),
+        (("--texture", 8), "a texture of 8 texels"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(run, weights, tmp_path, arguments, sentence):

@@ -10,6 +10,7 @@ from latent3d.apps.options import option
 from latent3d.memory import MemoryLevel, memory
 
 MAX_COUNT = 64
+LEAST_TEXTURE, MOST_TEXTURE = 512, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Object:
     """Random seed; the same seed gives the same object on the same machine."""
     format: Annotated[str, option("LIST", "glb,ply,obj")] = "glb,ply,obj"
     """Which of glb, ply (splats) and obj to write, separated by commas."""
+    texture: Annotated[int | None, option("SIZE", "colours of vertices")] = None
+    """Side of a texture for the mesh, in texels: 512 to 4096, finer than colours of vertices."""
     steps: Annotated[int | None, option("N", "what the weights recommend")] = None
     """Steps of the diffusion sampler."""
     guidance: Annotated[float | None, option("SCALE", "what the weights recommend")] = None
@@ -62,6 +65,10 @@ class Object:
     def _run(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
             raise ValueError(f"{self.count} objects are not possible in one go; give 1 to {MAX_COUNT}")
+        if self.texture is not None and not LEAST_TEXTURE <= self.texture <= MOST_TEXTURE:
+            raise ValueError(
+                f"a texture of {self.texture} texels a side is not possible; give {LEAST_TEXTURE} to {MOST_TEXTURE}"
+            )
         if self.text is not None and not self.text.strip():
             raise ValueError("the text is empty; describe an object, or leave --text out")
         from latent3d.apps.object_asset import check_formats
@@ -95,7 +102,7 @@ class Object:
             progress=bar,
         )
         for folder, asset in zip(folders, assets, strict=True):
-            asset.save(folder, formats, overwrite=self.overwrite, progress=bar)
+            asset.save(folder, formats, overwrite=self.overwrite, progress=bar, texture=self.texture)
         print(f"wrote {', '.join(f'{folder}/' for folder in folders)}", flush=True)
 
     def _folders(self) -> list[Path]:

@@ -30,6 +30,7 @@ from latent3d.io.viewer_html import write_viewer
 from latent3d.memory import retried
 from latent3d.rendering.splat_views import render_views
 from latent3d.rendering.surface import field_to_mesh, is_watertight
+from latent3d.rendering.texture_baking import bake_texture
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.mesh import Mesh
 from latent3d.representations.triplane import TriPlane
@@ -98,6 +99,24 @@ class ObjectAsset:
         )  # fmt: skip
 
     @torch.no_grad()
+    def textured(self, size: int = 1024) -> Mesh:
+        """`mesh` with a texture of size x size in place of colours of vertices: finer than its triangles.
+
+        Raises:
+            ValueError: for an empty object, or a texture without room for so many triangles.
+            NotEnoughMemoryError: if it does not fit at the leanest level either.
+        """
+        decoder, batch = self.system.mesh, self._batch()
+
+        def color(points: Tensor, normals: Tensor) -> Tensor:
+            if decoder is not None:
+                return decoder.colors(batch, points)
+            return self.system.field_of(batch)(points[None])[1][0, :, :3].clamp(0, 1)
+
+        mesh = self.mesh()
+        return retried(lambda: bake_texture(mesh, color, size=size, unwrap="triangles"), "make the texture smaller")
+
+    @torch.no_grad()
     def gaussians(self) -> Gaussians:
         """The object as splats.
 
@@ -116,11 +135,13 @@ class ObjectAsset:
         formats: Collection[str] = FORMATS,
         overwrite: bool = False,
         progress: Progress = quiet,
+        texture: int | None = None,
     ) -> Path:
         """Write the folder: it appears whole or not at all.
 
         ``object.glb``, ``object.obj`` (mesh), ``object.ply`` (3DGS layout), ``turntable.mp4``, ``sheet.png`` (views
-        with depths), ``views/``, ``viewer.html`` (one file, opens offline), ``cameras.json`` and ``card.json``.
+        with depths), ``views/``, ``viewer.html`` (one file, opens offline), ``cameras.json`` and ``card.json``. The
+        mesh has colours of vertices, or with ``texture`` a texture of so many texels along each side.
 
         Raises:
             ValueError: for an unknown format, an empty object, or if the place is taken (see `output_folder`).
@@ -130,7 +151,7 @@ class ObjectAsset:
         folder = Path(folder)
         about: dict[str, Any] = {}
         jobs: list[Callable[[Path], None]] = [
-            lambda place: self._save_mesh(place, formats, about),
+            lambda place: self._save_mesh(place, formats, about, texture),
             lambda place: self._save_splats(place, formats, about),
             self._save_views,
             lambda place: self._save_film(place, about),
@@ -147,16 +168,17 @@ class ObjectAsset:
     def _batch(self) -> TriPlane:
         return TriPlane(self.planes.planes[None], self.planes.half_size)
 
-    def _save_mesh(self, place: Path, formats: Collection[str], about: dict[str, Any]) -> None:
+    def _save_mesh(self, place: Path, formats: Collection[str], about: dict[str, Any], texture: int | None) -> None:
         if not {"glb", "obj"} & set(formats):
             return
         with self.watch("mesh"):
-            mesh = self.mesh()
+            mesh = self.mesh() if texture is None else self.textured(texture)
             about["mesh"] = {
                 "vertices": len(mesh.vertices),
                 "faces": len(mesh),
                 "watertight": is_watertight(mesh),
                 "decoder": "FlexiCubes" if self.system.mesh is not None else f"density {SURFACE_DENSITY:g}",
+                "texture": texture,
             }
             for name in ("glb", "obj"):
                 if name in formats:

@@ -87,6 +87,12 @@ class TriPlaneMesh(nn.Module):
         """The surface of each object of a batch (b,), with vertex colours."""
         return [self._decode(planes[i : i + 1], training)[1] for i in range(len(planes.planes))]
 
+    @torch.no_grad()
+    def colors(self, planes: TriPlane, points: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
+        """Colours of one object (1,) at points on its surface, sRGB in [0, 1]."""
+        half = planes.half_size
+        return self._at(TriPlaneRows.of(planes.planes), points.clamp(-half, half), half).colors.clamp(0, 1)
+
     def training_terms(self, planes: TriPlane, views: Views) -> dict[str, Tensor]:
         """Renderings of the surfaces against views (b, v) with alphas, depths and normals; and the regularisers.
 

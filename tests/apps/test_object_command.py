@@ -168,6 +168,7 @@ def test_three_lines_of_python_do_the_same(made, weights, tmp_path):
         (("--seed", -1), "the seed -1"),
         (("--sampler", "leap"), "no sampler 'leap'"),
         (("--texture", 8), "a texture of 8 texels"),
+        (("--texture", 512, "--format", "ply"), "a texture belongs to a mesh"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(run, weights, tmp_path, arguments, sentence):

@@ -76,6 +76,8 @@ class Object:
 
         formats = tuple(name.strip().lower() for name in self.format.split(",") if name.strip())
         check_formats(formats)
+        if self.texture is not None and not {"glb", "obj"} & set(formats):
+            raise ValueError("a texture belongs to a mesh; add glb or obj to --format, or leave --texture out")
         folders = self._folders()
         for folder in folders:
             check_output_folder(folder, self.overwrite)

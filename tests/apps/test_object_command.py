@@ -13,7 +13,7 @@ from PIL import Image
 import latent3d
 from latent3d.apps.object_pictures import read_object_picture
 from latent3d.evaluation.object_protocols import ObjectSystem
-from latent3d.geometry.object_cameras import orbit
+from latent3d.geometry.object_cameras import orbit, turntable
 from latent3d.io.cards import read_card
 from latent3d.io.mesh_files import read_mesh
 from latent3d.io.splat_files import read_splats
@@ -21,6 +21,7 @@ from latent3d.io.video import read_video
 from latent3d.object_presets import ln3diff_shapes_tiny
 from latent3d.rendering.meshes import render_mesh
 from latent3d.rendering.surface import is_watertight
+from latent3d.representations.triplane import TriPlane
 from latent3d.weights import save_weights
 from latent3d.worlds.objects import OBJECT_LABELS
 
@@ -89,6 +90,20 @@ def test_mesh_splats_film_and_card(made):
     assert card["prompt"]["text"] == "a red mug"
     assert card["outputs"]["mesh"]["watertight"] is True
     assert card["calls"] == 4  # two steps, with guidance
+
+
+def test_splats_hold_the_low_pass_of_the_pictures_that_they_were_learnt_in(weights):
+    """0.3 square pixels, a pixel being one of the model's pictures at the distance of the turntable."""
+    (asset,) = latent3d.LN3Diff.from_pretrained(weights).sample([3], steps=1)
+    batch = TriPlane(asset.planes.planes[None], asset.planes.half_size)
+    with torch.no_grad():
+        bare = asset.system.splats(batch, asset.system.field_of(batch))[0]
+    camera = turntable(32, 1)[0]
+    pixel = camera.centers.norm() / camera.k[0, 0]
+    splats = asset.gaussians()
+    variance = bare.scales.square() + 0.3 * pixel**2
+    torch.testing.assert_close(splats.scales.square(), variance, rtol=1e-5, atol=0)
+    assert torch.equal(splats.means, bare.means)
 
 
 def test_a_texture_shows_what_the_colours_of_vertices_show(run, weights, made, tmp_path):

@@ -6,7 +6,7 @@ V: cameras. H, W: image size in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from latent3d.io.splat_files import write_splats
 from latent3d.io.video import write_video
 from latent3d.io.viewer_html import write_viewer
 from latent3d.memory import retried
+from latent3d.rendering.base import LOW_PASS_PX
 from latent3d.rendering.splat_views import render_views
 from latent3d.rendering.surface import field_to_mesh, is_watertight
 from latent3d.rendering.texture_baking import bake_texture
@@ -118,7 +119,11 @@ class ObjectAsset:
 
     @torch.no_grad()
     def gaussians(self) -> Gaussians:
-        """The object as splats.
+        """The object as splats, wide enough to hold together when they are seen larger than in training.
+
+        The decoder learns in pictures of the model's size, where a low-pass widens every splat on the screen; seen
+        larger, its own splats would show gaps. So that low-pass becomes part of them (the 3D filter of Mip-Splatting,
+        Yu et al. 2024, for one distance).
 
         Raises:
             ValueError: for weights without a decoder to Gaussians.
@@ -127,7 +132,10 @@ class ObjectAsset:
         if self.system.splats is None:
             raise ValueError("these weights have no decoder to Gaussians; leave ply out of the formats")
         splats, batch = self.system.splats, self._batch()
-        return retried(lambda: splats(batch, self.system.field_of(batch))[0], "leave ply out of the formats")
+        made = retried(lambda: splats(batch, self.system.field_of(batch))[0], "leave ply out of the formats")
+        camera = turntable(self.system.config.image_size)[:1]
+        pixel = float(camera.centers.norm() / camera.k[0, 0, 0])
+        return replace(made, scales=(made.scales.square() + LOW_PASS_PX * pixel**2).sqrt())
 
     def save(
         self,

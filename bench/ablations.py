@@ -45,7 +45,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the comparison; the same one continues it")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=30.0, help="of training per run")
-    length.add_argument("--steps", type=int, help="of every variant instead; half as many for the 3D decoder")
+    length.add_argument("--steps", type=int, help="of every variant instead")
+    parser.add_argument("--decoder-steps", type=int, help="of the 3D decoder, with --steps; without it, half as many")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scenes", type=int, default=16, help="test worlds")
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants, separated by commas")
@@ -73,6 +74,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"there is no variant '{unknown[0]}'; choose among {', '.join(VARIANTS)}")
     if options.steps is not None and options.steps < 2:
         parser.error("--steps must be at least 2")
+    if options.decoder_steps is not None and (options.steps is None or options.decoder_steps < 1):
+        parser.error("--decoder-steps goes with --steps and must be at least 1")
     return options
 
 
@@ -114,8 +117,8 @@ def set_up(options: argparse.Namespace) -> Workshop:
 
     def decide() -> Plan:
         if options.steps is not None:
-            half = max(1, options.steps // 2)
-            return asked.replace(decoder_steps=half, prior_steps=options.steps)
+            decoder = options.decoder_steps or max(1, options.steps // 2)
+            return asked.replace(decoder_steps=decoder, prior_steps=options.steps)
         seconds = measure(Workshop(out, asked, parts, device), options.only)
         steps, decoder, prior = steps_for(seconds, options.minutes)
         return asked.replace(steps=steps, decoder_steps=decoder, prior_steps=prior, seconds=seconds)

@@ -1,11 +1,15 @@
 """Sixteen numbers as one value inside kernels: arithmetic, choice, packing and powers of two, in both types."""
 
+import threading
+
 import numba
 import numpy as np
 import pytest
 
 from latent3d.rendering import splats_numba_vectors
 from latent3d.rendering.splats_numba_vectors import (
+    claim,
+    copy_transposed,
     everywhere,
     fused,
     load,
@@ -88,3 +92,42 @@ def test_powers_of_two(dtype, bound):
 def test_powers_of_two_are_for_kernels():
     with pytest.raises(TypeError, match="inside kernels"):
         power_of_two(1.0)
+
+
+@numba.njit
+def _transposed(source, target):
+    copy_transposed(target, 3, 19, source, 5, 21)
+
+
+@TYPES
+def test_a_block_is_copied_transposed_and_nothing_beside_it(dtype):
+    source = np.random.default_rng(2).normal(size=5 + 16 * 21).astype(dtype)
+    target = np.full(3 + 16 * 19, -1, dtype)
+    _transposed(source, target)
+    wanted = np.full_like(target, -1)
+    for i in range(16):
+        for j in range(16):
+            wanted[3 + i * 19 + j] = source[5 + j * 21 + i]
+    assert np.array_equal(target, wanted)
+
+
+@numba.njit(nogil=True)
+def _claim_all(counters, mine):
+    count = 0
+    while True:
+        place = claim(counters, 1)
+        if place >= mine.shape[0]:
+            return count
+        mine[place] += 1
+        count += 1
+
+
+def test_threads_never_claim_the_same_place():
+    counters, taken = np.zeros(3, np.int64), np.zeros(200_000, np.int64)
+    threads = [threading.Thread(target=_claim_all, args=(counters, taken)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (taken == 1).all()
+    assert counters.tolist() == [0, len(taken) + 3, 0]

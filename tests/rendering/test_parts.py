@@ -11,9 +11,12 @@ import numba
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numba.core import caching
 
-from latent3d.rendering import splats_numba_lanes, threads
+from latent3d.rendering import splats_numba, splats_numba_lanes, threads
 from latent3d.rendering.harmonics import harmonic_basis, view_dependent_colors
 from latent3d.rendering.splats_numba_lanes import STAMP, exponential, jit
 from latent3d.rendering.splats_numba_order import order_share
@@ -196,3 +199,31 @@ def _core_of(call) -> int | None:
     before = threads._current_core()
     call()
     return before if threads._current_core() == before else None
+
+
+@settings(deadline=None)
+@given(
+    costs=arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=st.integers(0, 1000)),
+    first=st.integers(0, 3),
+    shares=st.integers(1, 5),
+)
+def test_every_tile_has_one_owner_and_costs_are_even(costs, first, shares):
+    views, count = costs.shape
+    tiles, bounds = splats_numba._tiles_by_share(costs, first, shares)
+    assert sorted(tiles) == list(range(first * count, (first + views) * count))
+    assert bounds[[0, -1]].tolist() == [0, len(tiles)]
+    assert (np.diff(bounds) >= 0).all()
+    paid = costs + splats_numba.TILE_COST
+    for view in range(views):
+        for share in range(shares):
+            mine = tiles[bounds[share] : bounds[share + 1]] - (first + view) * count
+            mine = mine[(mine >= 0) & (mine < count)]
+            assert (np.diff(mine) == 1).all()  # neighbours
+            assert abs(paid[view, mine].sum() - paid[view].sum() / shares) <= paid[view].max()
+
+
+@pytest.mark.parametrize("rows", [1, 4096, 65536, 100_000])
+def test_buffers_do_not_lie_a_power_of_two_apart(rows):
+    more = splats_numba._rows_apart(rows, 28)
+    assert rows <= more <= rows + 110
+    assert 1024 <= more * 28 % 4096 <= 3072

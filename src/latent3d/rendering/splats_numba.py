@@ -42,6 +42,11 @@ BUFFER_BYTES = 256 * 2**20
 """Most memory for the private gradient buffers of all threads together (one buffer is always allowed)."""
 GROUP_BYTES = 16 * 2**20
 """Views are taken back in groups whose private screen-space gradients stay near the caches."""
+TILE_COST = 16
+"""What a tile costs besides its splats, in splats."""
+PAGE_BYTES = 4096
+CACHE_LINE = 8
+"""Counts of 64 bits."""
 MOST_SPLATS = 2**24
 """float32 counts the splats of a tile exactly up to here."""
 
@@ -69,6 +74,7 @@ class _Blended:
     entries: np.ndarray
     remaining: np.ndarray
     last: np.ndarray
+    walked: np.ndarray
     depths: np.ndarray
     alphas: np.ndarray
 
@@ -121,13 +127,40 @@ def _blend_forward(
     images = np.empty((views, channels.shape[-1], *shape[1:]), dtype)
     depth, alpha, remaining = (np.empty(shape, dtype) for _ in range(3))
     last = np.empty(shape, np.int32)
+    walked = np.empty_like(counts)
+    blending = min(shares, counts.size)
     run_shares(
-        blend_share, min(shares, counts.size), splats, _padded(channels), starts, entries, _limits(dtype.type),
-        images, depth, alpha, remaining, last,
+        blend_share, blending, splats, _padded(channels), starts, entries, *_tiles_by_share(counts, 0, blending),
+        np.zeros((blending, CACHE_LINE), np.int64), _limits(dtype.type), images, depth, alpha, remaining, last,
+        walked.reshape(-1),
     )  # fmt: skip
-    blended = _Blended(splats, rects, starts, entries, remaining, last, depth.copy(), alpha.copy())
+    blended = _Blended(splats, rects, starts, entries, remaining, last, walked, depth.copy(), alpha.copy())
     out = torch.from_numpy(images), torch.from_numpy(depth)[:, None], torch.from_numpy(alpha)[:, None]
     return *out, blended
+
+
+def _rows_apart(rows: int, row_bytes: int) -> int:
+    """At least so many rows that two buffers of them differ in where they lie in a page.
+
+    Processors tell what their first caches hold by the last bits of addresses: same places of buffers that are a power
+    of two apart push each other out, which made the way back through 65,536 projections 2.3 times slower.
+    """
+    while not PAGE_BYTES // 4 <= rows * row_bytes % PAGE_BYTES <= 3 * PAGE_BYTES // 4:
+        rows += 1
+    return rows
+
+
+def _tiles_by_share(costs: np.ndarray, first: int, shares: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tiles of the views from ``first`` on, a share's together, and where each share's begin (shares + 1).
+
+    A share has neighbouring tiles of every view, whose splats its caches keep, of about equal costs (V, tiles).
+    """
+    until = np.cumsum(costs + TILE_COST, axis=1)
+    middles = until - 0.5 * (costs + TILE_COST)
+    owners = (middles * (shares / until[:, -1:])).astype(np.int64).reshape(-1)
+    bounds = np.zeros(shares + 1, np.int64)
+    np.cumsum(np.bincount(owners, minlength=shares), out=bounds[1:])
+    return first * costs.shape[1] + np.argsort(owners, kind="stable"), bounds
 
 
 def backward_shares(channels_shape: tuple[int, ...], itemsize: int) -> int:
@@ -141,20 +174,21 @@ def _blend_backward(
 ) -> Tensor:
     """Back through blending, group of views by group; ``take(first, views, private)`` consumes and zeroes each.
 
-    Returns the gradient of the channels.
+    private is (shares, views or more, N or more, 7). Returns the gradient of the channels.
     """
     dtype, (views, total) = blended.splats.dtype, blended.rects.shape[:2]
     values = _padded(channels)
     shares = backward_shares(values.shape, dtype.itemsize)
     group = max(1, min(views, GROUP_BYTES // max(1, shares * total * 7 * dtype.itemsize)))
-    private = np.zeros((shares, group, total, 7), dtype)
+    private = np.zeros((shares, group, _rows_apart(total, 7 * dtype.itemsize), 7), dtype)
     d_channels = np.zeros((shares, *values.shape), dtype)
     d_images, d_depths, d_alphas = (_array(g) for g in gradients)
     for first in range(0, views, group):
         count = min(group, views - first)
         run_shares(
-            blend_backward_share, shares, first, count, blended.splats, values, blended.starts, blended.entries,
-            _limits(dtype.type), blended.depths, blended.alphas, blended.remaining, blended.last,
+            blend_backward_share, shares, first, blended.splats, values, blended.starts, blended.entries,
+            *_tiles_by_share(blended.walked[first : first + count], first, shares), _limits(dtype.type),
+            blended.depths, blended.alphas, blended.remaining, blended.last,
             d_images, d_depths[:, 0], d_alphas[:, 0], private, d_channels,
         )  # fmt: skip
         take(first, count, private)
@@ -181,7 +215,7 @@ class _Blend(torch.autograd.Function):
         total = np.empty((*ctx.blended.rects.shape[:2], 7), ctx.blended.splats.dtype)
 
         def take(first: int, count: int, private: np.ndarray) -> None:
-            total[first : first + count] = private[:, :count].sum(0)
+            total[first : first + count] = private[:, :count, : total.shape[1]].sum(0)
             private[:] = 0
 
         d_channels = _blend_backward(ctx.blended, *ctx.saved_tensors, gradients, take)

@@ -6,7 +6,7 @@ import numpy as np
 
 from latent3d.rendering.splats_numba_kernels import FEW_CHANNELS, exponents, note_pixels, response, rows_reached
 from latent3d.rendering.splats_numba_lanes import LANES, jit
-from latent3d.rendering.splats_numba_vectors import everywhere, load, steps, store, total, where
+from latent3d.rendering.splats_numba_vectors import copy_transposed, everywhere, load, steps, store, total, where
 
 # A tile's workspace has one line per row of pixels; these are the places of its groups of lanes.
 REMAINING, LAST, DEPTH, D_DEPTH, D_ALPHA, SUFFIX, WEIGHT, RESPONSE, INVERSE = range(0, 9 * LANES, LANES)
@@ -38,8 +38,15 @@ def _load_tile(
             work[y, D_DEPTH + i] = d_depths[view, y0 + y, x0 + i] / alpha
             work[y, D_ALPHA + i] = d_alphas[view, y0 + y, x0 + i]
             row_last[y] = max(row_last[y], last[view, y0 + y, x0 + i])
-    for channel in range(d_images.shape[1]):
-        for y in range(y1):
+    _, C, height, width = d_images.shape
+    for y in range(y1):
+        done = 0
+        if not few and x1 == LANES:
+            done = C // LANES * LANES
+            for first in range(0, done, LANES):
+                at = ((view * C + first) * height + y0 + y) * width + x0
+                copy_transposed(wide, y * LANES * wide.shape[2] + first, wide.shape[2], d_images, at, height * width)
+        for channel in range(done, C):
             for i in range(x1):
                 value = d_images[view, channel, y0 + y, x0 + i]
                 if few:
@@ -91,10 +98,11 @@ def _moment(work, line, z, inner, weight, transmittance, inverse, answer):
 
 @jit()
 def blend_backward_share(
-    share, shares, first, views, splats, channels, starts, entries, limits, depths, alphas, remaining, last,
+    share, shares, first, splats, channels, starts, entries, tiles, bounds, limits, depths, alphas, remaining, last,
     d_images, d_depths, d_alphas, d_splats, d_channels,
 ):  # fmt: skip
-    """Gradients of `blend_share` for ``views`` views from ``first`` on, back to front, one scalar suffix per pixel.
+    """Gradients of `blend_share` for the tiles ``tiles[bounds[share] : bounds[share + 1]]``, which are of views from
+    ``first`` on; back to front, one scalar suffix per pixel.
 
     With G_i = F_i . dO + (z_i - depth) dD / alpha + dA and S_i = sum_{j > i} w_j G_j:
     dL/dalpha_i = T_i G_i - S_i / (1 - alpha_i), dL/dF_i = sum w_i dO, dL/dsigma_i = -alpha_i dL/dalpha_i, nothing
@@ -113,7 +121,7 @@ def blend_backward_share(
     inner = np.zeros(LANES * LANES, splats.dtype)
     sums = np.empty(FEW_CHANNELS * LANES, splats.dtype)
     row_last = np.empty(LANES, np.int64)
-    for tile in range(first * rows * columns + share, (first + views) * rows * columns, shares):
+    for tile in tiles[bounds[share] : bounds[share + 1]]:
         view, place = tile // (rows * columns), tile % (rows * columns)
         x0, y0 = (place % columns) * LANES, (place // columns) * LANES
         x1, y1 = min(width - x0, LANES), min(height - y0, LANES)

@@ -21,6 +21,8 @@ import numpy as np
 
 from latent3d.rendering.splats_numba_lanes import LANES, jit
 from latent3d.rendering.splats_numba_vectors import (
+    claim,
+    copy_transposed,
     fused,
     load,
     pack,
@@ -99,19 +101,29 @@ def _clear(work, wide, width, height):
 
 @jit()
 def _store_tile(work, wide, few, view, x0, y0, x1, y1, least_alpha, images, depths, alphas, remaining, last):
-    """From a tile's workspace to the images."""
+    """From a tile's workspace to the images; how many splats it took until its last pixel ended."""
+    newest = np.int32(-1)
     for y in range(y1):
         for i in range(x1):
+            newest = max(newest, np.int32(work[y, LAST + i]))
             alpha = work[y, MASS + i]
             depths[view, y0 + y, x0 + i] = work[y, DEPTH + i] / max(alpha, least_alpha)
             alphas[view, y0 + y, x0 + i] = alpha
             remaining[view, y0 + y, x0 + i] = work[y, REMAINING + i]
             last[view, y0 + y, x0 + i] = np.int32(work[y, LAST + i])
-    for channel in range(images.shape[1]):
-        for y in range(y1):
+    _, C, height, width = images.shape
+    for y in range(y1):
+        done = 0
+        if not few and x1 == LANES:
+            done = C // LANES * LANES
+            for first in range(0, done, LANES):
+                at = ((view * C + first) * height + y0 + y) * width + x0
+                copy_transposed(images, at, height * width, wide, y * LANES * wide.shape[2] + first, wide.shape[2])
+        for channel in range(done, C):
             for i in range(x1):
                 value = work[y, CHANNELS + channel * LANES + i] if few else wide[y, i, channel]
                 images[view, channel, y0 + y, x0 + i] = value
+    return newest + 1
 
 
 @jit()
@@ -139,13 +151,31 @@ def _add_channels(wide, channels, channel_at, pixels, weights, count):
 
 
 @jit()
-def blend_share(share, shares, splats, channels, starts, entries, limits, images, depths, alphas, remaining, last):
-    """Front-to-back compositing of every ``shares``-th tile.
+def _next_tile(share, tiles, bounds, taken):
+    """A tile that nobody has: the next of this share's, or of another's whose list is not yet through; -1 if none."""
+    shares = bounds.shape[0] - 1
+    for other in range(shares):
+        owner = (share + other) % shares
+        place = bounds[owner] + claim(taken, owner * taken.shape[1])
+        if place < bounds[owner + 1]:
+            return tiles[place]
+    return -1
 
-    limits: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, 1e-6) in the working type. Writes images (V, C, H, W) unpadded,
-    depths = sum(w z) / max(alpha, 1e-6), alphas = sum(w), remaining (final transmittance), last (entry blended last,
-    counted from the tile's first, or -1), each (V, H, W). ACTIVE is the transmittance of a pixel that goes on and 0 of
-    one that ended or lies outside, which makes all further weights 0.
+
+@jit()
+def blend_share(
+    share, shares, splats, channels, starts, entries, tiles, bounds, taken, limits,
+    images, depths, alphas, remaining, last, walked,
+):  # fmt: skip
+    """Front-to-back compositing of the tiles ``tiles[bounds[share] : bounds[share + 1]]`` and of those that other
+    shares have not come to.
+
+    taken (shares, 8), zeros: how many of each list are taken, each count in a cache line of its own. limits:
+    (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN, 1e-6) in the working type. Writes images (V, C, H, W) unpadded, depths =
+    sum(w z) / max(alpha, 1e-6), alphas = sum(w), remaining (final transmittance), last (entry blended last, counted
+    from the tile's first, or -1), each (V, H, W), and walked (V tiles): the splats of a tile until its last pixel
+    ended. ACTIVE is the transmittance of a pixel that goes on and 0 of one that ended or lies outside, which makes all
+    further weights 0.
     """
     number = splats.dtype.type
     zero, half, one = number(0), number(0.5), number(1)
@@ -157,7 +187,10 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
     wide = np.empty((LANES, LANES, 1 if few else C), splats.dtype)
     pixels, weights = np.empty((2, (LANES + 1) * LANES), splats.dtype)
     row_alive = np.empty(LANES, np.int64)
-    for tile in range(share, splats.shape[0] * rows * columns, shares):
+    while True:
+        tile = _next_tile(share, tiles, bounds, taken)
+        if tile < 0:
+            break
         view, place = tile // (rows * columns), tile % (rows * columns)
         x0, y0 = (place % columns) * LANES, (place // columns) * LANES
         x1, y1 = min(width - x0, LANES), min(height - y0, LANES)
@@ -199,4 +232,6 @@ def blend_share(share, shares, splats, channels, starts, entries, limits, images
                     count = note_pixels(weight > zero, y, weight, pixels, weights, count)
             if not few:
                 _add_channels(wide, channels, channel_at, pixels, weights, count)
-        _store_tile(work, wide, few, view, x0, y0, x1, y1, least_alpha, images, depths, alphas, remaining, last)
+        walked[tile] = _store_tile(
+            work, wide, few, view, x0, y0, x1, y1, least_alpha, images, depths, alphas, remaining, last
+        )

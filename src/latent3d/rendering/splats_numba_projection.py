@@ -156,8 +156,8 @@ def project_backward_share(
 ):
     """Add ``views`` views' gradients of one share of the splats, from the private buffers of all blending shares.
 
-    private (shares of blending, views, N, 7) is zeroed where it was read. sums (N, 13) receives the gradient of the
-    mean (3), of M = R diag(s) (9, row by row) and of the opacity.
+    private (shares of blending, views or more, N or more, 7) is zeroed where it was read. sums (N, 13) receives the
+    gradient of the mean (3), of M = R diag(s) (9, row by row) and of the opacity.
     """
     number = means.dtype.type
     zero, half, one, two = number(0), number(0.5), number(1), number(2)

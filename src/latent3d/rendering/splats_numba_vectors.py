@@ -216,6 +216,49 @@ def pack(typing_context, array, index, mask, lanes):
     return types.intp(array, types.intp, MASK, lanes), generate
 
 
+@intrinsic
+def copy_transposed(typing_context, target, target_at, target_step, source, source_at, source_step):
+    """target.flat[target_at + i target_step + j] = source.flat[source_at + j source_step + i], i and j from 0 to 15.
+
+    Both arrays are C-contiguous and of one type; the block stays in registers.
+    """
+
+    def generate(context, builder, signature, arguments):
+        def place(kind, array, at, step, row):
+            offset = builder.add(at, builder.mul(step, ir.Constant(step.type, row)))
+            return _lanes(context, builder, kind, array, offset)[0]
+
+        target_kind, source_kind = signature.args[0], signature.args[3]
+        block = [_load(builder, place(source_kind, *arguments[3:], row), source_kind) for row in range(LANES)]
+        span = 1
+        while span < LANES:  # rows change their odd runs of ``span`` numbers for the even ones of the row below
+            odd = [bool(lane & span) for lane in range(LANES)]
+            upper = [LANES + lane - span if is_odd else lane for lane, is_odd in enumerate(odd)]
+            lower = [LANES + lane if is_odd else lane + span for lane, is_odd in enumerate(odd)]
+            for row in (row for row in range(LANES) if not row & span):
+                pair = block[row], block[row + span]
+                for at, lanes in ((row, upper), (row + span, lower)):
+                    block[at] = builder.shuffle_vector(*pair, ir.Constant(_INTEGERS, lanes))
+            span *= 2
+        for row, values in enumerate(block):
+            builder.store(values, place(target_kind, *arguments[:3], row)).align = target_kind.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    places = (types.intp, types.intp)
+    return types.void(target, *places, source, *places), generate
+
+
+@intrinsic
+def claim(typing_context, counters, index):
+    """counters[index] += 1 as one step that no other thread can divide; the value before."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counters, types.intp), generate
+
+
 def _has_compress(context) -> bool:
     """Whether packing is one instruction here; what compilers make of it elsewhere is slower or wrong."""
     _, _, features = context.codegen().magic_tuple()

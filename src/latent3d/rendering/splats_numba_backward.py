@@ -6,7 +6,17 @@ import numpy as np
 
 from latent3d.rendering.splats_numba_kernels import FEW_CHANNELS, exponents, note_pixels, response, rows_reached
 from latent3d.rendering.splats_numba_lanes import LANES, jit
-from latent3d.rendering.splats_numba_vectors import copy_transposed, everywhere, load, steps, store, total, where
+from latent3d.rendering.splats_numba_vectors import (
+    AHEAD,
+    copy_transposed,
+    everywhere,
+    fetch,
+    load,
+    steps,
+    store,
+    total,
+    where,
+)
 
 # A tile's workspace has one line per row of pixels; these are the places of its groups of lanes.
 REMAINING, LAST, DEPTH, D_DEPTH, D_ALPHA, SUFFIX, WEIGHT, RESPONSE, INVERSE = range(0, 9 * LANES, LANES)
@@ -133,6 +143,12 @@ def blend_backward_share(
         )  # fmt: skip
         for entry in range(begin + row_last.max(), begin - 1, -1):
             n = entries[entry]
+            if entry - AHEAD >= begin:
+                coming = entries[entry - AHEAD]
+                fetch(splats, (view * splats.shape[1] + coming) * splats.shape[2])
+                fetch(channels, (channels_view * channels.shape[1] + coming) * C)
+                fetch(d_splats, ((share * d_splats.shape[1] + view - first) * d_splats.shape[2] + coming) * 7)
+                fetch(d_channels, share * channels.size + (channels_view * channels.shape[1] + coming) * C)
             mean_y, z, opacity = splats[view, n, 1], splats[view, n, 5], splats[view, n, 6]
             a, b, c = splats[view, n, 2], splats[view, n, 3], splats[view, n, 4]
             dx = (splats[view, n, 0] - number(x0) - half) - steps(zero)

@@ -21,8 +21,10 @@ import numpy as np
 
 from latent3d.rendering.splats_numba_lanes import LANES, jit
 from latent3d.rendering.splats_numba_vectors import (
+    AHEAD,
     claim,
     copy_transposed,
+    fetch,
     fused,
     load,
     pack,
@@ -202,6 +204,10 @@ def blend_share(
             if (entry - begin) % CHECK_EVERY == CHECK_EVERY - 1 and _note_ended(work, y1, row_alive) == 0:
                 break
             n = entries[entry]
+            if entry + AHEAD < end:
+                coming = entries[entry + AHEAD]
+                fetch(splats, (view * splats.shape[1] + coming) * splats.shape[2])
+                fetch(channels, (channels_view * channels.shape[1] + coming) * C)
             mean_y, z, opacity = splats[view, n, 1], splats[view, n, 5], splats[view, n, 6]
             dx = (splats[view, n, 0] - number(x0) - half) - steps(zero)
             coefficients = exponents(splats[view, n, 2], splats[view, n, 3], splats[view, n, 4])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from latent3d.rendering.splats_numba_lanes import jit
+from latent3d.rendering.splats_numba_vectors import AHEAD, fetch
 
 RADIX_BITS = 12
 RADIX = 1 << RADIX_BITS
@@ -104,6 +105,8 @@ def fill_share(share, shares, rects, columns, rows, orders, visible, starts, ent
         position = starts[view * tiles : (view + 1) * tiles].copy()
         for i in range(visible[view, band]):
             n = orders[view, band, i]
+            if i + AHEAD < visible[view, band]:
+                fetch(rects, (view * rects.shape[1] + orders[view, band, i + AHEAD]) * 4)
             for row in range(max(rects[view, n, 1], top), min(rects[view, n, 3], bottom)):
                 for column in range(rects[view, n, 0], rects[view, n, 2]):
                     tile = row * columns + column

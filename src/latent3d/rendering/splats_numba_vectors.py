@@ -19,6 +19,8 @@ from numba.extending import intrinsic, overload, register_model
 
 from latent3d.rendering.splats_numba_lanes import LANES, _everywhere, _lanes, _load
 
+AHEAD = 8
+"""Splats between the one that a loop is at and the one that it has fetched from memory meanwhile (see `fetch`)."""
 _NUMBERS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 
@@ -257,6 +259,22 @@ def claim(typing_context, counters, index):
         return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counters, types.intp), generate
+
+
+@intrinsic
+def fetch(typing_context, array, index):
+    """Begin to bring array.flat[index] into the caches; nothing waits for it."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(prefetch, [place, *(ir.Constant(number, flag) for flag in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 def _has_compress(context) -> bool:

@@ -23,7 +23,7 @@ from typing import cast
 import numpy as np
 import splats_cpp
 import torch
-from tables import Cell, Report, bench_parser, interleaved, peak_growth, ratio
+from tables import PAUSE, Cell, Report, bench_parser, interleaved, peak_growth, ratio
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.rendering.splats import Backend, render_gaussians
@@ -34,8 +34,6 @@ REFERENCE_PAIRS = 1 << 26
 """The reference keeps about 50 bytes of every pair of pixel and splat of all views; it renders no more than these."""
 CPP = "C++"
 COMPARED = (("reference", "numba"), ("torch", "numba"), ("numba", CPP))
-PAUSE = 0.02
-"""Seconds before every call, in which threads that wait for work by spinning go to sleep."""
 LEAVES = ("means", "quaternions", "scales", "opacities", "features")
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tables import Report, bench_parser, interleaved
+from tables import PAUSE, Report, bench_parser, interleaved
 
 from latent3d.geometry.cameras import Cameras
 from latent3d.presets import ggs_rooms
@@ -93,11 +93,12 @@ def splatting(splats: int = SPLATS, pixels: int = SIDE**2, channels: int = CHANN
     names = ("means", "quaternions", "scales", "opacities", "features")
     leaves = {name: getattr(gaussians, name).requires_grad_() for name in names}
     gaussians = replace(gaussians, **leaves)
+    incoming = [torch.randn(views, count, side, side, generator=g) for count in (channels, 1, 1)]
 
     def call() -> None:
         out = render_gaussians(gaussians, cameras)
         assert out.features is not None
-        torch.autograd.grad(out.features.sum() + out.depth.sum() + out.alpha.sum(), list(leaves.values()))
+        torch.autograd.grad([out.features, out.depth, out.alpha], list(leaves.values()), incoming)
 
     return call
 
@@ -143,7 +144,7 @@ def measure(report: Report, axis: Axis, seconds: float) -> list[Curve]:
     medians: dict[str, list[float]] = {name: [] for name in axis.lines}
     for size in axis.sizes:
         calls = {name: prepare(size) for name, prepare in axis.lines.items()}
-        times = interleaved(calls, report.clock, rounds=15, seconds=seconds)
+        times = interleaved(calls, report.clock, rounds=15, seconds=seconds, pause=PAUSE)
         table.add(size, *times.values())
         for name, values in times.items():
             medians[name].append(statistics.median(values))

@@ -174,6 +174,10 @@ def bench_parser(description: str | None, threads: int = 2) -> argparse.Argument
     return parser
 
 
+PAUSE = 0.02
+"""Seconds before a call, in which threads that wait for work by spinning go to sleep."""
+
+
 def interleaved(
     calls: Mapping[Name, Callable[[], object]],
     clock: str = "wall",

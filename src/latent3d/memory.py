@@ -124,24 +124,34 @@ def in_parts(function: Callable[..., Any], *inputs: Any, lean: int | None, leane
     return torch.cat(parts, dim)
 
 
-def retried(work: Callable[[], T], remedy: str, lowered: Callable[[MemoryLevel], None] | None = None) -> T:
+def retried(
+    work: Callable[[], T],
+    remedy: str,
+    lowered: Callable[[MemoryLevel], None] | None = None,
+    agree: Callable[[bool], bool] = bool,
+) -> T:
     """``work()``, at ever leaner levels where the memory is not enough. The level stays lowered for what follows.
 
     Args:
         work: may be called again after it failed half-way; it draws from generators that it seeds itself.
         remedy: what to lower where the leanest fails too, for example "use fewer views".
         lowered: called with the new level.
+        agree: from whether this process failed to whether any of those did that work together and do it again together.
 
     Raises:
         NotEnoughMemoryError: the leanest level does not fit.
     """
     while True:
+        done: list[T] = []
         try:
-            return work()
+            done.append(work())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         # out here the error is gone, and with it the frames that hold on to the tensors of the failed attempt
+        if not agree(not done):
+            return done[0]
+        done.clear()
         release()
         if is_lean("leanest"):
             raise NotEnoughMemoryError(f"the memory is not enough, even at the level 'leanest'; {remedy}")

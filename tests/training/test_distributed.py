@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latent3d.memory import is_lean
 from latent3d.training.checkpoints import list_checkpoints, load_checkpoint
 from latent3d.training.config import TrainConfig
 from latent3d.training.distributed import Ranks, Share, joined, local, share_of, whole
@@ -101,6 +102,41 @@ def test_two_processes_are_one_and_runs_change_hands(tiny_config, tmp_path):
         handed, whole_run = (losses(tmp_path / run) for run in (name, "steady"))
         assert len(handed) == 7 + 4
         assert handed == pytest.approx(whole_run, rel=2e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeConfig(SteadyConfig):
+    """From its third pass on, the second of two processes has not enough memory before a level."""
+
+    level: str = "lean"
+
+    def build(self) -> TinySystem:
+        system = super().build()
+        terms, calls = system.training_terms, iter(range(1, 10_000))
+
+        def limited(batch, stage, generator):
+            out = terms(batch, stage, generator)
+            if os.environ.get("RANK") == "1" and next(calls) >= 3 and not is_lean(self.level):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return out
+
+        system.training_terms = limited
+        return system
+
+
+def test_where_one_process_has_not_enough_memory_all_step_down(tiny_config, tmp_path):
+    """The run ends as one that had the leaner level from the start, and the message of FSDP2's says what to do."""
+    stage = tiny_config.stages[0].replace(schedule="constant", log_every=1)
+    config = tiny_config.replace(stages=(stage,), system=LargeConfig())
+    train(config.replace(memory="lean"), tmp_path / "lean", progress=False)
+    on_two((config, tmp_path / "stepped", None))
+    told = [row["memory"] for row in read_metrics(tmp_path / "stepped") if "memory" in row]
+    assert told == ["lean"]
+    stepped, lean = losses(tmp_path / "stepped"), losses(tmp_path / "lean")
+    assert len(stepped) == stage.steps
+    assert stepped == pytest.approx(lean, rel=2e-4)
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="start them with a leaner memory"):
+        on_two((config.replace(distributed="fsdp"), tmp_path / "fsdp", None))
 
 
 def test_passes_that_cannot_be_shared_are_refused(tiny_config, tmp_path):

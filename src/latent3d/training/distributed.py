@@ -4,15 +4,17 @@ A step has ``accumulate`` passes; process r of n does the passes r, r + n, ... B
 pass and not to the process, so a run computes the same on any number of processes that divides ``accumulate``, up to
 the order of sums, and may go on with another number.
 
-``ddp`` keeps the whole model in each process and averages gradients. ``fsdp`` (FSDP2, one group for the whole system)
-holds weights, gradients, optimiser state and averages in shares, and gathers the weights for the time of a pass.
+``ddp`` keeps the whole model in each process and averages gradients after the last pass of a step: nobody waits for
+another in the middle of one, so where the memory of any is not enough, all begin the step again with less. ``fsdp``
+(FSDP2, one group for the whole system) holds weights, gradients, optimiser state and averages in shares, and gathers
+the weights for the time of a pass.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +26,8 @@ from latent3d.data.scenes import Batch, Stream
 from latent3d.memory import LEVELS, MemoryLevel, NotEnoughMemoryError, is_out_of_memory, retried
 
 T = TypeVar("T")
+BUCKET_BYTES = 64 * 2**20
+"""Gradients are exchanged so many bytes at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,27 @@ class Ranks:
         dist.all_reduce(values)
         return values / self.size
 
-    def retried(self, work: Callable[[], T], remedy: str, lowered: Callable[[MemoryLevel], None]) -> T:
-        """`memory.retried`; among several processes one attempt, as the others wait in the middle of theirs.
+    def retried(
+        self, work: Callable[[], T], remedy: str, lowered: Callable[[MemoryLevel], None], meets: bool = False
+    ) -> T:
+        """`memory.retried`, in all processes alike: where one runs out, all lower their level and begin again.
+
+        Args:
+            meets: processes exchange within the work; they get one attempt, as the others wait in the middle of theirs.
 
         Raises:
             NotEnoughMemoryError: the memory is not enough.
         """
-        if self.size == 1:
-            return retried(work, remedy, lowered)
+        if not meets or self.size == 1:
+            return retried(work, remedy, lowered, lambda failed: self.agree(failed)[0])
         try:
             return work()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         raise NotEnoughMemoryError(
-            f"the memory of process {self.rank} is not enough, and several processes cannot go on with less in the "
-            f"middle of a step; start them with a leaner memory ({', '.join(LEVELS)}), or {remedy}"
+            f"the memory of process {self.rank} is not enough, and processes that share one model cannot go on with "
+            f"less in the middle of a step; start them with a leaner memory ({', '.join(LEVELS)}), or {remedy}"
         )
 
     def wait(self) -> None:
@@ -133,22 +142,18 @@ class Share:
 
 
 class Terms(nn.Module):
-    """A system's `training_terms` as the forward pass of a module, which is where PyTorch's wrappers begin.
+    """A system's `training_terms` as the forward pass of a module, which is where FSDP2 begins.
 
-    Args:
-        touch: let every trained parameter take part in every pass, with gradient zero where it has none. FSDP2's
-            processes need the same set of gradients.
+    Every trained parameter takes part in every pass, with gradient zero where it has none: processes need the same set.
     """
 
-    def __init__(self, model: Any, touch: bool) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.touch = model, touch
+        self.model = model
 
     def forward(self, batch: Batch, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Named terms."""
         terms = self.model.training_terms(batch, stage, generator)
-        if not self.touch:
-            return terms
         nothing = sum(0.0 * parameter.sum() for parameter in self.model.parameters() if parameter.requires_grad)
         return {name: term + nothing if term.requires_grad else term for name, term in terms.items()}
 
@@ -170,24 +175,52 @@ class Team:
 
             for parameter in model.parameters():  # FSDP2 knows only the plain layout
                 parameter.data = parameter.data.contiguous()
-            self._module = fully_shard(Terms(model, touch=True), reshard_after_forward=False)
-        elif ranks.size > 1:
-            # which parameters take part depends on the draw: one reference or several
-            self._module = nn.parallel.DistributedDataParallel(Terms(model, touch=False), find_unused_parameters=True)
+            self._module = fully_shard(Terms(model), reshard_after_forward=False)
 
     @property
     def terms(self) -> Callable[[Batch, str, torch.Generator], dict[str, Tensor]]:
         """The function of a training pass."""
         return self.model.training_terms if self._module is None else self._module
 
-    @contextmanager
-    def exchanging(self, now: bool) -> Iterator[None]:
-        """A pass, forward and backward, after which gradients are averaged over the processes if ``now``."""
+    def begin_pass(self, last: bool) -> None:
+        """Before a pass, forward and backward; shares of gradients are exchanged in the last one of a step."""
         if self.sharded:
-            self._module.set_requires_gradient_sync(now)
-        alone = nullcontext() if now or self.sharded or self._module is None else self._module.no_sync()
-        with alone:
-            yield
+            self._module.set_requires_gradient_sync(last)
+
+    def exchange(self) -> None:
+        """After a step's passes: average whole gradients over the processes. Buffers become those of the first one.
+
+        A parameter that a process did not use counts as zero there; one that nobody used stays without gradient.
+        """
+        if self.sharded or self.ranks.size == 1:
+            return
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        buffers = list(self.model.buffers())
+        used = torch.tensor([parameter.grad is not None for parameter in trained], device=trained[0].device).byte()
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        gradients = []
+        for parameter, anywhere in zip(trained, used.tolist(), strict=True):
+            if anywhere:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                gradients.append(parameter.grad)
+        for part in _buckets(gradients):
+            flat = self.ranks.mean(torch.cat([gradient.flatten() for gradient in part]))
+            for gradient, values in zip(part, flat.split([gradient.numel() for gradient in part]), strict=True):
+                gradient.copy_(values.view_as(gradient))
+        for buffer in buffers:
+            dist.broadcast(buffer, 0)
+
+    def put_together(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors in the first process, nothing elsewhere. Shares are gathered one tensor after the other into
+        its CPU's memory, so that no device ever holds more than one of them whole. All processes call it."""
+        if not self.sharded:
+            return {name: value.detach() for name, value in tensors.items()}
+        kept = {}
+        for name, value in tensors.items():
+            together = whole(value.detach())
+            if self.ranks.main:
+                kept[name] = together.cpu()
+        return kept
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -200,6 +233,20 @@ class Team:
             yield
         finally:
             self._module.reshard()
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Groups of one type and at most `BUCKET_BYTES`, or of one tensor, in an order that all processes share."""
+    for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
+        group: list[Tensor] = []
+        size = 0
+        for tensor in (tensor for tensor in tensors if tensor.dtype == dtype):
+            if group and size + tensor.nbytes > BUCKET_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(tensor)
+            size += tensor.nbytes
+        yield group
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -133,25 +133,31 @@ class StageLoop:
         # spectral norms go on with their power iteration in every pass
         before = [(buffer, buffer.clone()) for buffer in self.run.model.buffers()]
 
-        def attempt() -> dict[str, float]:
+        def attempt() -> list[dict[str, Tensor]]:
             for buffer, value in before:
                 buffer.copy_(value)
-            return self._gradients(batches, taken)
+            return self._passes(batches, taken)
 
         try:
-            values = self._retried(attempt)
+            passes = self._retried(attempt, meets=self.team.sharded)
         except NotEnoughMemoryError:
-            if ranks.size == 1:
+            if not self.team.sharded:
                 self.save()
             raise
+        self.team.exchange()
+        norm = whole(nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf))
+        means = [torch.stack([one[name].float() for one in passes]).mean() for name in passes[0]]
+        figures = ranks.mean(torch.stack([*means, norm.float()]))
+        values: dict[str, float] = dict(zip([*passes[0], "gradient_norm"], figures.tolist(), strict=True))
         self._check_finite(values)
         self.optimizer.step()
         self.ema.update(self.step)
         weights = stage.weights_at(self.step)
         return {**values, "learning_rate": rate, **{f"weight/{name}": weights[name] for name in stage.loss_ramps}}
 
-    def _gradients(self, batches: Iterator[tuple[int, Batch]], taken: list[Batch]) -> dict[str, float]:
-        """All passes of a step: gradients, and figures. ``taken`` keeps their batches for a second attempt."""
+    def _passes(self, batches: Iterator[tuple[int, Batch]], taken: list[Batch]) -> list[dict[str, Tensor]]:
+        """This process's passes of a step: gradients, and figures of each. ``taken`` keeps their batches for a second
+        attempt."""
         stage, ranks = self.stage, self.run.ranks
         self.optimizer.zero_grad(set_to_none=True)
         passes = []
@@ -159,24 +165,20 @@ class StageLoop:
             if number == len(taken):
                 taken.append(next(batches)[1])
             batch = taken[number]
-            with self.team.exchanging(part + ranks.size >= stage.accumulate):
-                key = (self.run.config.seed, 0, self.index, self.step, part)
-                terms = self._terms(batch, key, self.team.terms)
-                loss = self._weighted(terms)
-                (loss / (stage.accumulate // ranks.size)).backward()
+            self.team.begin_pass(part + ranks.size >= stage.accumulate)
+            key = (self.run.config.seed, 0, self.index, self.step, part)
+            terms = self._terms(batch, key, self.team.terms)
+            loss = self._weighted(terms)
+            (loss / (stage.accumulate // ranks.size)).backward()
             passes.append({"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}})
-        norm = whole(nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm or math.inf))
-        names = list(passes[0])
-        means = [torch.stack([one[name].float() for one in passes]).mean() for name in names]
-        figures = ranks.mean(torch.stack([*means, norm.float()]))
-        return dict(zip([*names, "gradient_norm"], figures.tolist(), strict=True))
+        return passes
 
-    def _retried(self, work: Callable[[], T]) -> T:
+    def _retried(self, work: Callable[[], T], meets: bool = False) -> T:
         """``work()``, again at a leaner memory level where it does not fit. What it draws is seeded within, so that
         the result is that of a run which had that level from the start."""
         name = self.stage.name
         remedy = f"lower {name}.batch_size (and raise {name}.accumulate as much), or the size and number of views"
-        return self.run.ranks.retried(work, f"stage '{name}', step {self.step}: {remedy}", self._lowered)
+        return self.run.ranks.retried(work, f"stage '{name}', step {self.step}: {remedy}", self._lowered, meets)
 
     def _lowered(self, level: MemoryLevel) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -313,13 +315,13 @@ class StageLoop:
             "optimizer": optimizer_tensors(self.optimizer, self.named),
         }
         # shares are put together: a checkpoint does not know how many processes wrote it
-        tensors = {part: {name: whole(value.detach()) for name, value in of.items()} for part, of in tensors.items()}
+        put_together = {part: self.team.put_together(of) for part, of in tensors.items()}
         self._saved_step, self._saved_at = self.step, time.monotonic()
         if not self.run.ranks.main:
             self.run.ranks.wait()
             return root
         limits = {"max_shard_bytes": self.run.config.max_shard_bytes, "keep": self.run.config.keep}
-        folder = save_checkpoint(root, state, tensors, **limits)
+        folder = save_checkpoint(root, state, put_together, **limits)
         self.run.ranks.wait()
         return folder
 

@@ -62,6 +62,8 @@ class Check:
     """Folder of the capture, or its camera file."""
     out: Path | None = None
     """Picture to draw: thumbnails, cameras from above and from the side, epipolar lines (.png)."""
+    pictures: bool = True
+    """Without, the sheet shows no picture of the capture, only what was measured on them."""
     layout: str | None = None
     """Read it as this layout instead of recognising it."""
     axes: Literal["opencv", "opengl"] | None = None
@@ -84,7 +86,7 @@ class Check:
             from latent3d.io.atomic import output_file
 
             with output_file(self.out) as temporary:
-                draw_sheet(found).save(temporary)
+                draw_sheet(found, self.pictures).save(temporary)
             print(f"the sheet is in {self.out}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,19 @@ def test_the_sheet(place, tmp_path):
     assert sheet.width == WIDTH
     colors = np.asarray(sheet.resize((360, sheet.height // 4))).reshape(-1, 3)
     assert len(np.unique(colors // 32, axis=0)) > 60
+
+
+def test_a_sheet_without_pictures_shows_none(place):
+    """It does not change with what is in the pictures, as long as that was measured before."""
+    check = check_capture(read_capture(place), 3)
+    assert len(check.pairs) > 0
+    bare = np.asarray(draw_sheet(check, pictures=False))
+    assert len(bare) < len(np.asarray(draw_sheet(check)))
+    negative = [replace(pair, views=replace(pair.views, images=1 - pair.views.images)) for pair in check.pairs]
+    assert np.array_equal(np.asarray(draw_sheet(replace(check, pairs=tuple(negative)), pictures=False)), bare)
+    assert not np.array_equal(
+        np.asarray(draw_sheet(replace(check, pairs=tuple(negative)))), np.asarray(draw_sheet(check))
+    )
 
 
 def test_sheets_of_cameras_only_one_frame_and_many_problems(tmp_path, place):

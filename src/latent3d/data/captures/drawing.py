@@ -147,13 +147,14 @@ def picture_of(image: torch.Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def draw_pair(capture: Capture, pair: Pair, good: torch.Tensor, height: int) -> Image.Image:
+def draw_pair(capture: Capture, pair: Pair, good: torch.Tensor, height: int, shown: bool = True) -> Image.Image:
     """Two pictures side by side: points in the first, their epipolar lines and their matches in the second.
 
     Args:
         good: which matches the poses explain (P,); points are spread over the picture among all matches, so that wrong
             poses show: lines that miss their points.
         height: of each picture in pixels.
+        shown: whether the pictures are; without, their frames are blank.
     """
     cameras = pair.views.cameras.to(torch.float64)
     c2w = torch.from_numpy(capture.c2w[list(pair.frames)])
@@ -163,6 +164,8 @@ def draw_pair(capture: Capture, pair: Pair, good: torch.Tensor, height: int) -> 
     pictures = [picture_of(image) for image in pair.views.images]
     width = round(cameras.width * scale)
     pictures = [picture.resize((width, height), Image.Resampling.LANCZOS) for picture in pictures]
+    if not shown:
+        pictures = [Image.new("RGB", (width, height), FRAME) for _ in pictures]
     draws = [ImageDraw.Draw(picture, "RGBA") for picture in pictures]
     chosen = _spread(pair.first.numpy(), good.numpy())
     for colour, index in zip(MARKS[: len(chosen)], chosen, strict=True):

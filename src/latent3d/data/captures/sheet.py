@@ -103,18 +103,23 @@ def _sizes(capture: Capture) -> str:
     return f"{size} pixels, {field} degrees across" if capture.has_pictures else f"{field} degrees across"
 
 
-def draw_sheet(check: Check) -> Image.Image:
-    """The sheet: title, pictures, cameras from above and from the side, epipolar lines, depths, findings."""
+def draw_sheet(check: Check, pictures: bool = True) -> Image.Image:
+    """The sheet: title, pictures, cameras from above and from the side, epipolar lines, depths, findings.
+
+    Args:
+        pictures: without, frames are blank and depth maps are not used, for captures that are not to be shown; matched
+            points and their lines, measured on the pictures, stay.
+    """
     capture = check.capture
     parts = [_title(check)]
-    if capture.has_pictures:
+    if capture.has_pictures and pictures:
         parts.append(_thumbnails(capture))
     panel = ((WIDTH - 2 * MARGIN - GAP) // 2, 470)
-    cloud = _cloud(check)
+    cloud = _cloud(check, pictures)
     parts.append(_row([draw_paths(capture, view, panel, cloud) for view in ("above", "side")]))
     if check.pairs:
-        parts.append(_pairs(check))
-    if capture.has_depth and capture.has_pictures:
+        parts.append(_pairs(check, pictures))
+    if capture.has_depth and capture.has_pictures and pictures:
         parts.append(_depths(capture))
     parts.append(_notes(check))
     height = sum(part.height for part in parts) + GAP * (len(parts) - 1) + 2 * MARGIN
@@ -166,23 +171,23 @@ def _thumbnails(capture: Capture) -> Image.Image:
     return band
 
 
-def _pairs(check: Check) -> Image.Image:
+def _pairs(check: Check, pictures: bool) -> Image.Image:
     """Matched points and their epipolar lines in the pairs with the most matches."""
     shown = sorted(check.pairs, key=lambda pair: -len(pair.first))[: PAIRS_SHOWN + 1]
     ratio = shown[0].views.cameras.width / shown[0].views.cameras.height
     shown = shown[: PAIRS_SHOWN if ratio > 0.9 else len(shown)]
     room = (WIDTH - 2 * MARGIN - GAP * (len(shown) - 1)) / len(shown)
     height = min(round((room - 6) / 2 / ratio), 430)
-    pictures = []
+    drawings = []
     for pair in shown:
         good = explained(pair, torch.from_numpy(check.capture.c2w[list(pair.frames)]))
-        drawn = draw_pair(check.capture, pair, good, height)
-        pictures.append(Image.new("RGB", (drawn.width, height + 24), PAPER))
-        pictures[-1].paste(drawn, (0, 0))
+        drawn = draw_pair(check.capture, pair, good, height, pictures)
+        drawings.append(Image.new("RGB", (drawn.width, height + 24), PAPER))
+        drawings[-1].paste(drawn, (0, 0))
         names = " and ".join(check.capture.frames[index].name.rpartition("/")[2] for index in pair.frames)
         text = f"{names}: {int(good.sum())} of {len(good)} matches lie on their lines"
-        ImageDraw.Draw(pictures[-1]).text((0, height + 5), text, fill=SOFT, font=font(14))
-    return _row(pictures)
+        ImageDraw.Draw(drawings[-1]).text((0, height + 5), text, fill=SOFT, font=font(14))
+    return _row(drawings)
 
 
 def _depths(capture: Capture) -> Image.Image:
@@ -201,12 +206,12 @@ def _depths(capture: Capture) -> Image.Image:
     return _row([picture_of(depth_picture(depth, near, max(far, 1.001 * near))) for depth in views.depths])
 
 
-def _cloud(check: Check) -> np.ndarray:
+def _cloud(check: Check, depth_maps: bool) -> np.ndarray:
     """Points of the place, world coordinates (N, 3): sparse points, else from depth maps, else matched points."""
     capture = check.capture
     if capture.points is not None and len(capture.points):
         return capture.points
-    if capture.has_depth and capture.has_pictures:
+    if capture.has_depth and capture.has_pictures and depth_maps:
         with_depth = [index for index, frame in enumerate(capture.frames) if frame.depth is not None]
         views = capture.load(with_depth[:: -(-len(with_depth) // 8)], 48, 64)
         assert views.depths is not None

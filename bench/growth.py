@@ -1,11 +1,12 @@
 """Scenes that grow from five references along a walk that looks around, as a Markdown table.
 
-    python bench/growth.py [--weights NAME|DIR] [--scenes 8] [--refine 60] [--picture FILE]
+    python bench/growth.py [--weights NAME|DIR] [--scenes 8] [--references 5] [--refine 60] [--picture FILE]
 
 A walk of 25 views turns by `--turn` degrees on the way through a world; every sixth view is a reference, the other 20
-are asked for, at most eight at a time. Rows: the nearest reference; every chunk on its own (each view from the scene
-of its own chunk alone: several scenes, not one); the grown scene; the grown scene refined. PSNR of the 20 views,
-of the five references, splats, seconds, and the highest memory of the first and of the last chunk.
+are asked for, at most eight at a time. With more `--references` the walk has more views. Rows: the nearest reference;
+every chunk on its own (each view from the scene of its own chunk alone: several scenes, not one); the grown scene; the
+grown scene refined. PSNR of the asked views, of the references, splats, seconds, and the highest memory of the first
+chunk, which has no scene before it, of the second and of the last.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from latent3d.systems.growth import grow, plan_growth, seed_scene
 from latent3d.weights import find_shipped, load_module
 from latent3d.worlds.clips import as_views, lens, photograph, plan_shot
 
-VIEWS, GAP = 25, 6
+GAP = 6
 TINTS = {Origin.SEEN: (0.75, 0.75, 0.75), Origin.INTERPOLATED: (0.25, 0.45, 0.95), Origin.INVENTED: (0.95, 0.5, 0.1)}
 
 
-def look_around(family: str, split: str, index: int, turn_degrees: float, side: int = 128) -> Views:
-    """A walk along a clip's path that turns to the right on the way, (25,)."""
+def look_around(family: str, split: str, index: int, turn_degrees: float, views: int, side: int = 128) -> Views:
+    """A walk along a clip's path that turns to the right on the way, (views,)."""
     shot = plan_shot(family, split, index)
     poses = []
-    for time_on_path in np.linspace(0, 1, VIEWS):
+    for time_on_path in np.linspace(0, 1, views):
         angle = torch.tensor([0.0, np.radians(turn_degrees) * (time_on_path - 0.5), 0.0], dtype=torch.float64)
         turn = np.eye(4)
         turn[:3, :3] = quaternion_to_matrix(from_rotation_vector(angle)).numpy()
@@ -50,7 +51,7 @@ def look_around(family: str, split: str, index: int, turn_degrees: float, side: 
     k = lens(shot.fov, side, side)
     stacked = np.stack(poses)
     pictures = shot.tracer.render(stacked, k, side, side, exposure=shot.exposure)
-    return as_views(photograph(pictures.colours, shot.effect_seed, VIEWS), pictures, stacked, k)
+    return as_views(photograph(pictures.colours, shot.effect_seed, views), pictures, stacked, k)
 
 
 def peak_megabytes(reset: bool = False) -> float:
@@ -65,14 +66,14 @@ def peak_megabytes(reset: bool = False) -> float:
 
 
 def measure(system: GGSSystem, clip: Views, steps: int, refine: int) -> tuple[dict[str, list[float]], GGSOutput]:
-    """Rows of one walk: PSNR of asked views, of references, splats, seconds, memory of first and last chunk."""
-    shown = torch.arange(0, VIEWS, GAP)
-    asked = torch.tensor([i for i in range(VIEWS) if i % GAP])
+    """Rows of one walk: PSNR of asked views, of references, splats, seconds, memory of three chunks."""
+    shown = torch.arange(0, len(clip), GAP)
+    asked = torch.tensor([i for i in range(len(clip)) if i % GAP])
     references, targets = clip[shown], clip[asked]
     truth = torch.cat([references.images, targets.images])
     k, none = len(shown), float("nan")
     nearest = repeat_references(references, targets.cameras)
-    rows = {"nearest reference": [float(psnr(nearest, truth[k:]).mean()), none, 0, 0.0, none, none]}
+    rows = {"nearest reference": [float(psnr(nearest, truth[k:]).mean()), none, 0, 0.0, none, none, none]}
     state = seed_scene(system, references, targets.cameras)
     chunks = plan_growth(state.output.cameras, k)
     bf16 = has_bf16("cpu")
@@ -87,7 +88,7 @@ def measure(system: GGSSystem, clip: Views, steps: int, refine: int) -> tuple[di
         alone.append((part, truth[views]))
     scores = [scored(part, pictures, int(part.is_reference.sum())) for part, pictures in alone]
     splats = sum(len(part.gaussians) for part, _ in alone)
-    rows["a scene per chunk"] = [*np.mean(scores, 0).tolist(), splats, time.perf_counter() - start, none, none]
+    rows["a scene per chunk"] = [*np.mean(scores, 0).tolist(), splats, time.perf_counter() - start, none, none, none]
 
     start, peaks = time.perf_counter(), []
     peak_megabytes(reset=True)
@@ -96,12 +97,19 @@ def measure(system: GGSSystem, clip: Views, steps: int, refine: int) -> tuple[di
         output = grown.output
         peaks.append(peak_megabytes(reset=True))
     seconds = time.perf_counter() - start
-    rows["grown"] = [*scored(output, truth, k), len(output.gaussians), seconds, peaks[0], peaks[-1]]
+    rows["grown"] = [*scored(output, truth, k), len(output.gaussians), seconds, peaks[0], peaks[1], peaks[-1]]
     if refine:
         start = time.perf_counter()
         output = Scene(output, (), {}, Stopwatch()).refined(refine).output
         seconds += time.perf_counter() - start
-        rows[f"grown, refined by {refine}"] = [*scored(output, truth, k), len(output.gaussians), seconds, none, none]
+        rows[f"grown, refined by {refine}"] = [
+            *scored(output, truth, k),
+            len(output.gaussians),
+            seconds,
+            none,
+            none,
+            none,
+        ]
     return rows, output
 
 
@@ -117,7 +125,8 @@ def scored(output: GGSOutput, truth: Tensor, references: int) -> list[float]:
 @torch.no_grad()
 def picture(output: GGSOutput, truth: Views, path: Path) -> None:
     """Rows of every third view: truth, splats, and where the splats come from."""
-    order = torch.cat([torch.arange(0, VIEWS, GAP), torch.tensor([i for i in range(VIEWS) if i % GAP])]).argsort()
+    views = len(truth)
+    order = torch.cat([torch.arange(0, views, GAP), torch.tensor([i for i in range(views) if i % GAP])]).argsort()
     cameras = output.cameras[order[::4]]
     tints = torch.tensor([TINTS[kind] for kind in Origin])[output.origin]
     shades = [
@@ -138,26 +147,30 @@ def main() -> None:
     parser.add_argument("--family", default="rooms")
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--scenes", type=int, default=8)
+    parser.add_argument("--references", type=int, default=5, help="along the walk, six views apart; three or more")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--turn", type=float, default=120.0, help="degrees from the first view to the last")
     parser.add_argument("--refine", type=int, default=60)
     parser.add_argument("--picture", type=Path, help="picture of the first walk")
     options = parser.parse_args()
+    if options.references < 3:
+        parser.error("--references must be at least 3, for two chunks")
     folder = Path(options.weights) if Path(options.weights).is_dir() else find_shipped(options.weights)
     system, _ = load_module(folder, GGSConfig)
     system.eval()
     results = []
     for index in range(options.scenes):
-        clip = look_around(options.family, options.split, index, options.turn)
+        clip = look_around(options.family, options.split, index, options.turn, 1 + GAP * (options.references - 1))
         rows, output = measure(system, clip, options.steps, options.refine)
         results.append(rows)
         if index == 0 and options.picture:
             picture(output, clip, options.picture)
-    print("| | PSNR of 20 views | of 5 references | splats | s | MB, first chunk | MB, last chunk |")
-    print("|---|---|---|---|---|---|---|")
+    asked = (GAP - 1) * (options.references - 1)
+    print(f"| | PSNR of {asked} views | of {options.references} references | splats | s | MB, chunk 1 | 2 | last |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in results[0]:
         values = np.mean([rows[name] for rows in results], 0)
-        cells = [f"{value:.{digits}f}" for value, digits in zip(values, (2, 2, 0, 1, 0, 0), strict=True)]
+        cells = [f"{value:.{digits}f}" for value, digits in zip(values, (2, 2, 0, 1, 0, 0, 0), strict=True)]
         print(f"| {name} | " + " | ".join("-" if cell == "nan" else cell for cell in cells) + " |")
 
 

@@ -5,6 +5,7 @@ Letters: n = splats of the scene, a = splats of the new part, c = its views, k =
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -27,6 +28,8 @@ COARSER = 1.5
 """A surface is replaced by a view that shows it with splats this much smaller."""
 MIN_OPACITY = 0.005
 """Splats below this opacity are never drawn and are left out."""
+PART = 1 << 16
+"""So many splats of a scene are judged at a time, so that memory does not grow with the scene."""
 MARGIN = 0.2
 """Splats this share of the picture outside its frame still condition a view."""
 CONTRADICTION_DEPTH = 0.05
@@ -61,12 +64,17 @@ def fuse(
     if not len(old):
         return old_kept, drawn
     if bool(fresh.any()):
-        there = SampledSurface(old.means, new.cameras[fresh], surface[:, :1])
-        before = (there.depth > 0) & (there.z < (1 + SURFACE_TOLERANCE) * there.depth)
-        same = before & (there.z > (1 - SURFACE_TOLERANCE) * there.depth)
-        coarser = same & (_size(old) > COARSER * there.of(surface[:, 1:])[:, 0])
-        old_kept = ~((before & (old_origin != int(Origin.SEEN))) | coarser).any(0)
-    covered = seen_surface(old[old_kept], new.cameras, new.low_pass_px)
+
+        def replaced(part: slice) -> Tensor:
+            splats = old[part]
+            there = SampledSurface(splats.means, new.cameras[fresh], surface[:, :1])
+            before = (there.depth > 0) & (there.z < (1 + SURFACE_TOLERANCE) * there.depth)
+            same = before & (there.z > (1 - SURFACE_TOLERANCE) * there.depth)
+            coarser = same & (_size(splats) > COARSER * there.of(surface[:, 1:])[:, 0])
+            return ((before & (old_origin[part] != int(Origin.SEEN))) | coarser).any(0)
+
+        old_kept = ~_in_parts(replaced, len(old))
+    covered = seen_surface(old, new.cameras, new.low_pass_px, old_kept)
     for view in range(len(new.cameras)):
         index = (drawn & (new.source == view)).nonzero()[:, 0]
         there = SampledSurface(new.gaussians.means[index], new.cameras[view : view + 1], covered[view : view + 1, :1])
@@ -87,30 +95,40 @@ def contradicted(
     Args:
         cameras, surfaces, images: of the references: z-depth of what each sees (0: nothing), and its picture.
     """
-    against = torch.zeros(len(gaussians), dtype=torch.long, device=gaussians.means.device)
-    confirmed = torch.zeros_like(against)
-    assert gaussians.colors is not None
-    for one in range(len(cameras)):  # reference by reference: memory does not depend on their number
-        there = SampledSurface(gaussians.means, cameras[one : one + 1], surfaces[one : one + 1])
-        picture = F.avg_pool2d(images[one : one + 1], 3, 1, 1, count_include_pad=False)
-        differs = (there.of(picture) - gaussians.colors.T).abs().mean(1) > CONTRADICTION_COLOR
-        shown = there.depth > 0
-        front = shown & (there.z < (1 - CONTRADICTION_DEPTH) * there.depth)
-        same = shown & ~front & (there.z < (1 + CONTRADICTION_DEPTH) * there.depth)
-        against += (front & differs)[0]
-        confirmed += (same | (front & ~differs))[0]
-    return (against > 0) & (against >= confirmed)
+
+    def verdict(part: slice) -> Tensor:
+        splats = gaussians[part]
+        assert splats.colors is not None
+        against = torch.zeros(len(splats), dtype=torch.long, device=splats.means.device)
+        confirmed = torch.zeros_like(against)
+        for one in range(len(cameras)):  # reference by reference: memory does not depend on their number
+            there = SampledSurface(splats.means, cameras[one : one + 1], surfaces[one : one + 1])
+            picture = F.avg_pool2d(images[one : one + 1], 3, 1, 1, count_include_pad=False)
+            differs = (there.of(picture) - splats.colors.T).abs().mean(1) > CONTRADICTION_COLOR
+            shown = there.depth > 0
+            front = shown & (there.z < (1 - CONTRADICTION_DEPTH) * there.depth)
+            same = shown & ~front & (there.z < (1 + CONTRADICTION_DEPTH) * there.depth)
+            against += (front & differs)[0]
+            confirmed += (same | (front & ~differs))[0]
+        return (against > 0) & (against >= confirmed)
+
+    return _in_parts(verdict, len(gaussians))
 
 
-def seen_surface(gaussians: Gaussians, cameras: Cameras, low_pass: float) -> Float[Tensor, "v 2 H W"]:
+def seen_surface(
+    gaussians: Gaussians, cameras: Cameras, low_pass: float, kept: Bool[Tensor, " n"] | None = None
+) -> Float[Tensor, "v 2 H W"]:
     """z-depth of what splats show, 0 where they cover less than `SHOWN_ALPHA`; and the size of the splats there.
 
     View by view, with the splats in view, so that memory does not grow with the scene.
+
+    Args:
+        kept: without the other splats.
     """
     maps = gaussians.means.new_zeros(len(cameras), 2, cameras.height, cameras.width)
     for view in range(len(cameras)):
         camera = cameras[view : view + 1]
-        near = gaussians[in_view(gaussians, camera)]
+        near = gaussians[in_view(gaussians, camera) if kept is None else kept & in_view(gaussians, camera)]
         sized = replace(near, colors=None, features=_size(near)[:, None], harmonics=None)
         render = render_gaussians(sized, camera, low_pass=low_pass)
         assert render.features is not None
@@ -127,7 +145,17 @@ def _size(gaussians: Gaussians) -> Float[Tensor, " n"]:
 
 def in_view(gaussians: Gaussians, cameras: Cameras) -> Bool[Tensor, " n"]:
     """Splats whose centres lie before one of the cameras (v,), in or near its frame."""
-    count = len(cameras)
-    pixels, z = cameras.project(gaussians.means.expand(count, *gaussians.means.shape))
-    place = pixels / pixels.new_tensor([cameras.width, cameras.height])
-    return ((z > 0) & (place > -MARGIN).all(-1) & (place < 1 + MARGIN).all(-1)).any(0)
+    size = gaussians.means.new_tensor([cameras.width, cameras.height])
+
+    def verdict(part: slice) -> Tensor:
+        means = gaussians.means[part]
+        pixels, z = cameras.project(means.expand(len(cameras), *means.shape))
+        place = pixels / size
+        return ((z > 0) & (place > -MARGIN).all(-1) & (place < 1 + MARGIN).all(-1)).any(0)
+
+    return _in_parts(verdict, len(gaussians))
+
+
+def _in_parts(verdict: Callable[[slice], Bool[Tensor, " p"]], count: int) -> Bool[Tensor, " n"]:
+    """A verdict on each of some splats, `PART` at a time (none of none, on the device that ``verdict`` chooses)."""
+    return torch.cat([verdict(slice(start, start + PART)) for start in range(0, max(count, 1), PART)])

@@ -39,7 +39,8 @@ class GrownScene:
     """A scene on its way.
 
     Attributes:
-        output: all views and the splats so far; views that are still to be made are black.
+        output: all views and the splats so far; views that are still to be made are black. Its latent splats are those
+            of the last chunk.
         surfaces: z-depth of what each reference sees, 0 for nothing and in references that are not in the scene yet.
         done: number of chunks in it.
     """
@@ -187,7 +188,7 @@ def joined(scene: GrownScene, new: GGSOutput, views: Int[Tensor, " c"], fresh: B
     output = replace(
         output,
         gaussians=Gaussians.cat([output.gaussians[old_kept], added]),
-        latent_gaussians=Gaussians.cat([output.latent_gaussians, new.latent_gaussians]),
+        latent_gaussians=new.latent_gaussians,
         images=output.images.index_copy(0, place, new.images),
         depths=output.depths.index_copy(0, place, new.depths),
         latents=output.latents.index_copy(0, place, new.latents),

@@ -29,9 +29,11 @@ def origin_of(
         references: cameras (k,) of the references.
         depths: z-depth of the surface that each reference sees, 0 where it sees none.
     """
-    shown = SampledSurface(gaussians.means, references, depths)
-    seen_from = (shown.depth > 0) & (shown.z < (1 + SURFACE_TOLERANCE) * shown.depth)
-    origin = torch.where(seen_from.any(0), int(Origin.INTERPOLATED), int(Origin.INVENTED))
+    seen = torch.zeros_like(from_reference)
+    for one in range(len(references)):  # one by one: memory does not depend on their number
+        shown = SampledSurface(gaussians.means, references[one : one + 1], depths[one : one + 1])
+        seen |= ((shown.depth > 0) & (shown.z < (1 + SURFACE_TOLERANCE) * shown.depth))[0]
+    origin = torch.where(seen, int(Origin.INTERPOLATED), int(Origin.INVENTED))
     return torch.where(from_reference, int(Origin.SEEN), origin)
 
 

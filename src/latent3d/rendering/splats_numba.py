@@ -32,7 +32,6 @@ from latent3d.rendering.splats_numba_order import fill_share, order_share
 from latent3d.rendering.splats_numba_projection import (
     add_share,
     bounds_of,
-    finish_share,
     project_backward_share,
     project_share,
 )
@@ -45,6 +44,8 @@ GROUP_BYTES = 16 * 2**20
 TILE_COST = 16
 """What a tile costs besides its splats, in splats."""
 PAGE_BYTES = 4096
+FEW_NUMBERS = 1 << 16
+"""Fewer are added sooner than a thread is woken."""
 CACHE_LINE = 8
 """Counts of 64 bits."""
 MOST_SPLATS = 2**24
@@ -194,7 +195,8 @@ def _blend_backward(
         take(first, count, private)
     summed = d_channels[0]
     if shares > 1:
-        run_shares(add_share, thread_count(), d_channels.reshape(shares, -1), summed.reshape(-1))
+        adding = thread_count() if summed.size >= FEW_NUMBERS else 1
+        run_shares(add_share, adding, d_channels.reshape(shares, -1), summed.reshape(-1))
     return torch.from_numpy(summed)[..., : channels.shape[-1]]
 
 
@@ -248,16 +250,15 @@ class _Render(torch.autograd.Function):
         *geometry, channels = ctx.saved_tensors
         inputs = [_array(t) for t in geometry]
         sums = np.zeros((len(inputs[0]), 13), inputs[0].dtype)
+        out = [np.empty_like(array) for array in inputs]
         shares = thread_count()
 
         def take(first: int, count: int, private: np.ndarray) -> None:
             run_shares(
-                project_backward_share, shares, first, count, *inputs, *ctx.view, ctx.blended.rects, private, sums
+                project_backward_share, shares, first, count, *inputs, *ctx.view, ctx.blended.rects, private, sums, *out
             )
 
         d_channels = _blend_backward(ctx.blended, channels, gradients, take)
-        out = [np.empty_like(array) for array in inputs]
-        run_shares(finish_share, shares, inputs[1], inputs[2], sums, *out)
         return *(torch.from_numpy(a) for a in out), d_channels, None, None, None
 
 

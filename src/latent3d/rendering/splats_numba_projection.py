@@ -152,9 +152,11 @@ def tile_index(position, side, limit):
 
 @jit()
 def project_backward_share(
-    share, shares, first, views, means, quaternions, scales, opacities, w2c, k, bounds, options, rects, private, sums
-):
-    """Add ``views`` views' gradients of one share of the splats, from the private buffers of all blending shares.
+    share, shares, first, views, means, quaternions, scales, opacities, w2c, k, bounds, options, rects, private, sums,
+    d_means, d_quaternions, d_scales, d_opacities,
+):  # fmt: skip
+    """Add ``views`` views' gradients of one share of the splats, from the private buffers of all blending shares; with
+    those of the last view, finish the gradients of the splats' parameters.
 
     private (shares of blending, views or more, N or more, 7) is zeroed where it was read. sums (N, 13) receives the
     gradient of the mean (3), of M = R diag(s) (9, row by row) and of the opacity.
@@ -223,14 +225,16 @@ def project_backward_share(
             d_z = gz - inverse * (_dot(da, a) + _dot(db, b) + du * local[0] * inverse + dv * local[1] * inverse)
             for i in range(3):
                 sums[n, i] += w2c[view, 0, i] * d_x + w2c[view, 1, i] * d_y + w2c[view, 2, i] * d_z
+    if first + views == rects.shape[0]:
+        begin, end = total * share // shares, total * (share + 1) // shares
+        _finish(begin, end, quaternions, scales, sums, d_means, d_quaternions, d_scales, d_opacities)
 
 
 @jit()
-def finish_share(share, shares, quaternions, scales, sums, d_means, d_quaternions, d_scales, d_opacities):
-    """From the sums over views to the gradients of one share of the splats' parameters."""
+def _finish(begin, end, quaternions, scales, sums, d_means, d_quaternions, d_scales, d_opacities):
+    """From the sums over views to the gradients of the parameters of splats ``begin`` to ``end`` - 1."""
     two = scales.dtype.type(2)
-    total = scales.shape[0]
-    for n in range(total * share // shares, total * (share + 1) // shares):
+    for n in range(begin, end):
         r, (w, x, y, z), inverse = _rotation(quaternions, n)
         g = sums[n]
         for i in range(3):

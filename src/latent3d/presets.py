@@ -181,6 +181,7 @@ def ggs_re10k() -> TrainConfig:
         views=8,
         novel=4,
         reference_weights=(0.5, 0.5),
+        reference_dropout=0.1,
         sigma_max=700.0,
     )
     return TrainConfig(

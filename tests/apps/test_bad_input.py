@@ -296,3 +296,8 @@ def test_ctrl_c_leaves_nothing(weights, picture, tmp_path, stage, steps):
     assert b"Traceback" not in seen + rest
     assert b"interrupted" in rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_guidance_of_weights_that_cannot_be_guided(scene, picture):
+    refused(scene(picture, "--guidance", 2), "trained with its references always", "system.reference_dropout")
+    refused(scene(picture, "--guidance", -1), "guidance is a scale of 0 or more")

@@ -51,6 +51,8 @@ class Scene:
     """Steps of the diffusion sampler. Default: what the weights' card recommends."""
     seed: int = 0
     """Random seed; the same seed gives the same scene on the same machine."""
+    guidance: float = 1.0
+    """Classifier-free guidance, for weights that were trained for it; 1 is none. The shipped ones know 1 alone."""
     fov: Annotated[float | None, option("DEGREES", "from EXIF, else 60")] = None
     """Horizontal field of view of the picture in degrees."""
     weights: Annotated[str | None, option("NAME|DIR", "ggs_rooms")] = None
@@ -98,7 +100,12 @@ class Scene:
         model = GGS.from_pretrained(self.weights, device=self.device, precision=self.precision, compile=self.compile)
         with ExitStack() as stack:
             live = stack.enter_context(self._viewer(inputs.cameras[0])) if self.live else None
-            shared: dict[str, Any] = {"steps": self.steps, "seed": self.seed, "progress": bar}
+            shared: dict[str, Any] = {
+                "steps": self.steps,
+                "seed": self.seed,
+                "guidance": self.guidance,
+                "progress": bar,
+            }
             if live is not None:
                 shared["on_step"] = lambda at: live.update(at.gaussians, note=f"step {at.step} of {at.steps}")
             try:

@@ -31,6 +31,7 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import plain
 from latent3d.systems.ggs import GGSConfig, GGSSystem, SamplingStep
+from latent3d.systems.ggs_guidance import Guidance, check_guidance
 from latent3d.systems.growth import grow, plan_growth, seed_scene
 from latent3d.weights import find_shipped, load_module, weights_hash
 
@@ -116,6 +117,7 @@ class GGS:
         *,
         steps: int | None = None,
         seed: int = 0,
+        guidance: Guidance = 1.0,
         progress: Progress = quiet,
         on_step: Callable[[SamplingStep], None] | None = None,
         **options: Any,
@@ -127,6 +129,8 @@ class GGS:
                 `read_inputs` made.
             steps: steps of the sampler; default what the weights' card recommends, else 30.
             seed: the same seed gives the same scene on the same machine.
+            guidance: classifier-free guidance, for models that were trained for it (``system.reference_dropout``): a
+                scale, or those of the first and the last generated view. The shipped weights know 1 alone.
             progress: see `latent3d.apps.progress`.
             on_step: called after every step of the sampler with the splats so far.
             options: further arguments of `read_inputs`: cameras, trajectory, strength, num_views, fov_degrees.
@@ -135,6 +139,7 @@ class GGS:
             FileNotFoundError, ValueError: for inputs that cannot be used.
         """
         steps = self._check_steps(steps, seed)
+        scales = check_guidance(self.system.config, guidance)
         job = self._prepare(images, seed, options)
         step = progress("sampling", steps)
 
@@ -145,9 +150,9 @@ class GGS:
 
         with job.watch("sampling"):
             output = self.system.sample(
-                job.references, job.targets, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step
+                job.references, job.targets, steps=steps, seed=seed, bf16=job.bf16, guidance=scales, on_step=after_step
             )
-        return Scene(output.scaled(1 / job.unit), job.inputs.order, self._card(job, seed, steps), job.watch)
+        return Scene(output.scaled(1 / job.unit), job.inputs.order, self._card(job, seed, steps, scales), job.watch)
 
     def grow(
         self,
@@ -156,6 +161,7 @@ class GGS:
         *,
         steps: int | None = None,
         seed: int = 0,
+        guidance: Guidance = 1.0,
         progress: Progress = quiet,
         on_step: Callable[[SamplingStep], None] | None = None,
         **options: Any,
@@ -163,8 +169,8 @@ class GGS:
         """Generate a scene of any number of references and views, a few at a time (see `latent3d.systems.growth`).
 
         Args:
-            images, steps, seed, progress, on_step, options: as in `sample`. Where a camera file has no cameras beside
-                those of the pictures, five views are laid out between neighbouring pictures.
+            images, steps, seed, guidance, progress, on_step, options: as in `sample`. Where a camera file has no
+                cameras beside those of the pictures, five views are laid out between neighbouring pictures.
             out: where the scene will be saved: what is done so far is then kept in ``<out>.part``, with a picture of
                 it, and the same call goes on from there; `Scene.save` removes it.
 
@@ -172,6 +178,7 @@ class GGS:
             FileNotFoundError, ValueError: for inputs that cannot be used, or an unfinished scene of other inputs.
         """
         steps = self._check_steps(steps, seed)
+        scales = check_guidance(self.system.config, guidance)
         job = self._prepare(images, seed, {"grow": True} | options)
         scene = seed_scene(self.system, job.references, job.targets)
         chunks = plan_growth(scene.output.cameras, len(job.references), self.system.config.views)
@@ -179,7 +186,10 @@ class GGS:
         if out is not None:
             weights = self.weights.get("sha256", "not saved")
             kept = UnfinishedScene(
-                out, growth_conditions(job.references, job.targets, steps=steps, seed=seed, weights=weights)
+                out,
+                growth_conditions(
+                    job.references, job.targets, steps=steps, seed=seed, weights=weights, guidance=scales
+                ),
             )
             scene = kept.load(job.device) or scene
         left = len(chunks) - scene.done
@@ -193,10 +203,11 @@ class GGS:
                 on_step(job.in_inputs_unit(state, Gaussians.cat(parts)))
 
         with job.watch("sampling"):
-            for shown in grow(self.system, scene, chunks, steps=steps, seed=seed, bf16=job.bf16, on_step=after_step):
+            settings: dict[str, Any] = {"steps": steps, "seed": seed, "bf16": job.bf16, "guidance": scales}
+            for shown in grow(self.system, scene, chunks, **settings, on_step=after_step):
                 if kept is not None:
                     kept.store(shown, chunks[shown.done - 1])
-        card = self._card(job, seed, steps) | {"job": "grown scene", "chunks": len(chunks)}
+        card = self._card(job, seed, steps, scales) | {"job": "grown scene", "chunks": len(chunks)}
         return Scene(shown.output.scaled(1 / job.unit), job.inputs.order, card, job.watch, kept)
 
     def _check_steps(self, steps: int | None, seed: int) -> int:
@@ -223,7 +234,7 @@ class GGS:
             targets = inputs.targets_for(height, width, depth).to(device).scaled(unit)
         return _Job(inputs, references, targets, notes, unit, depth, device, self.bf16, watch)
 
-    def _card(self, job: _Job, seed: int, steps: int) -> dict[str, Any]:
+    def _card(self, job: _Job, seed: int, steps: int, guidance: tuple[float, float]) -> dict[str, Any]:
         references, targets = job.references, job.targets
         height, width = references.images.shape[-2:]
         return {
@@ -231,6 +242,7 @@ class GGS:
             "method": "GGS",
             "seed": seed,
             "steps": steps,
+            "guidance": list(guidance),
             "device": str(job.device),
             "precision": "bf16" if job.bf16 else "fp32",
             "memory": present_level(),

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +43,7 @@ from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.carried_pixels import carry_pixels, pixel_evidence, plain, pool_known, reference_depth
 from latent3d.systems.epipolar_transformer import epipolar_lines
+from latent3d.systems.ggs_guidance import Guidance, anchor_of, guided
 from latent3d.systems.ggs_records import Denoised, GGSConfig, GGSOutput, SamplingStart, SamplingStep, SceneContext
 from latent3d.systems.origins import origin_of
 
@@ -143,31 +143,36 @@ class GGSSystem(nn.Module):
     ) -> SceneContext:
         """Everything the denoiser needs to know about the references, and about splats that exist already.
 
+        Without any reference it is what is known of cameras alone, for guidance: zeros.
+
         Args:
             images: (b, m, 3, H, W) in [0, 1]; only reference frames are read.
-            cameras: (b, m); made relative to the first reference here.
+            cameras: (b, m); made relative to the first reference here, or to the first view where there is none.
             is_reference: (m,).
             existing: coloured splats of each scene in the world of ``cameras`` (the splat-conditional variant).
 
         Raises:
             ValueError: for ``existing`` splats that the denoiser has no input channels for.
         """
-        b, m, _, height, _ = images.shape
-        index = is_reference.nonzero()[:, 0]
+        b, m, _, height, width = images.shape
+        index, first = is_reference.nonzero()[:, 0], anchor_of(is_reference)
         if existing is not None:
             if not self.config.denoiser.condition_channels:
                 raise ValueError("this model cannot see existing splats; build its denoiser with condition_channels")
-            existing = [plain(scene).transformed(cameras.w2c[i, index[0]]) for i, scene in enumerate(existing)]
-        cameras = cameras.relative_to(cameras.c2w[:, index[:1]].expand(b, m, 4, 4))
+            existing = [plain(scene).transformed(cameras.w2c[i, first]) for i, scene in enumerate(existing)]
+        cameras = cameras.relative_to(cameras.c2w[:, first : first + 1].expand(b, m, 4, 4))
         references = images[:, index]
-        with torch.no_grad():
-            clean = self.vae.encode(references).float()
-        h, w = clean.shape[-2:]
-        latents = clean.new_zeros(b, m, *clean.shape[2:]).index_copy(1, index, clean)
+        h, w = height // self.vae.factor, width // self.vae.factor
+        latents = images.new_zeros(b, m, self.config.vae.latent_channels, h, w)
         pictures = torch.zeros_like(images).index_copy(1, index, references)
-        known = known_share = clean.new_zeros(b, m, 1, h, w)
-        carried = crossed = None
-        relative = self.reference_depth(Views(references, cameras[:, index]))
+        known = known_share = latents.new_zeros(b, m, 1, h, w)
+        carried = crossed = relative = None
+        if len(index):
+            with torch.no_grad():
+                latents = latents.index_copy(1, index, self.vae.encode(references).float())
+            relative = self.reference_depth(Views(references, cameras[:, index]))
+        elif self.geometry is not None:
+            carried = images.new_zeros(b, m, 5, height, width)
         if relative is not None or existing is not None:
             carried, crossed = carry_pixels(
                 references, None if relative is None else relative.detach(), cameras, is_reference,
@@ -178,16 +183,20 @@ class GGSSystem(nn.Module):
         lines = epipolar_lines(cameras, is_reference, self.config.epipolar, h, w)
         return SceneContext(
             cameras, is_reference, latents, pictures, plucker_map(cameras), lines, known, known_share, carried, crossed,
-            relative, self.embed(references[:, 0]),
+            relative, self.embed(references),
         )  # fmt: skip
 
     def reference_depth(self, references: Views) -> Float[Tensor, "b k 1 H W"] | None:
         """Depth coordinate of the references' pixels; None without reference geometry. See `carried_pixels`."""
         return None if self.geometry is None else reference_depth(self.geometry, references, agreed=not self.training)
 
-    def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
-        """Context tokens of each scene's first reference; None without image encoder."""
-        return None if self.image_encoder is None else self.image_encoder(images)
+    def embed(self, references: Float[Tensor, "b k 3 H W"]) -> Float[Tensor, "b 1 D"] | None:
+        """Context tokens of each scene's first reference, zeros without any; None without image encoder."""
+        if self.image_encoder is None:
+            return None
+        if references.shape[1]:
+            return self.image_encoder(references[:, 0])
+        return references.new_zeros(len(references), 1, self.image_encoder.config.embedding)
 
     def condition_of(self, context: SceneContext) -> Tensor | None:
         """The carried pixels folded to latent resolution, (b, m, condition_channels, h, w)."""
@@ -215,6 +224,7 @@ class GGSSystem(nn.Module):
         seed: int = 0,
         bf16: bool = False,
         existing: Gaussians | None = None,
+        guidance: Guidance = 1.0,
         on_step: Callable[[SamplingStep], None] | None = None,
     ) -> GGSOutput:
         """Generate a scene from posed references.
@@ -227,11 +237,12 @@ class GGSSystem(nn.Module):
             bf16: run the networks in bfloat16 (autocast); geometry and splats stay in float32.
             existing: splats that the scene has already, in the cameras' world; they condition the new views and are
                 not part of the result (see `latent3d.systems.growth`).
+            guidance: away from what the cameras alone suggest, see `ggs_guidance`; 1 asks for the references only.
             on_step: called after every step with the splats so far.
 
         Raises:
             ValueError: if there is no reference, or images are not of the model's size, or the model cannot be
-                conditioned on ``existing`` splats.
+                conditioned on ``existing`` splats or guided.
         """
         config, size = self.config, (self.config.height, self.config.width)
         with torch.autocast(references.images.device.type, torch.bfloat16, enabled=bf16):
@@ -244,7 +255,11 @@ class GGSSystem(nn.Module):
                 state = retried(lambda: self(latents, sigma, context), FEWER_VIEWS)
                 return state.z0, state
 
-            for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
+            def clean(latents: Tensor, sigma: Tensor, alone: SceneContext) -> Tensor:
+                return retried(lambda: self(latents, sigma, alone), FEWER_VIEWS).z0
+
+            led = guided(self, start, guidance, denoise, clean)
+            for step in sample_euler(led, z, start.sigmas, frozen=is_reference[None]):
                 z = step.latents
                 if on_step is not None:
                     splats = step.aux.splats[0].transformed(anchor)
@@ -312,22 +327,9 @@ class GGSSystem(nn.Module):
 
     def trainable(self, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
         """Parameters that a stage trains."""
-        prefixes = {
-            "vae": ("vae.",),
-            "geometry": ("geometry.",),
-            "prior": ("denoiser.",),
-            "twin": ("denoiser.",),
-            "scene": ("denoiser.", "epipolar.", "head.", "velocity."),
-            "decoder": ("decoder.", "geometry."),
-        }[stage]
-        return [(name, p) for name, p in self.named_parameters() if name.startswith(prefixes) and self._adapts(name)]
+        from latent3d.systems import ggs_training
 
-    def _adapts(self, name: str) -> bool:
-        """Whether a parameter may be trained at all: not if it belongs to a prior that is kept."""
-        if self.config.adapt == "all" or not name.startswith("denoiser."):
-            return True
-        prior: Any = self.denoiser
-        return prior.is_added(name.removeprefix("denoiser."))
+        return ggs_training.trainable(self, stage)
 
     def training_terms(self, batch: Views, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Named loss terms of one batch (b, views) for a stage; ``twin`` is the model without 3D (spec 3.10)."""

@@ -41,7 +41,7 @@ def network_pass(system: GGSSystem, stage: str, scenes: int) -> Tensor:
         raise ValueError("the stage 'geometry' matches values and cannot be counted; choose another stage")
     with torch.no_grad():
         clean = system.vae.encode(images).float()
-        tokens = system.embed(images[:, 0])
+        tokens = system.embed(images)
     posed, frozen = stage != "prior", stage == "decoder"
     depth, seen = clean.new_zeros(()), min(len(config.reference_weights), config.views)
     if posed and system.geometry is not None:
@@ -76,7 +76,7 @@ def sampling_pass(system: GGSSystem, views: int) -> None:
     h, w = clean.shape[-2:]
     known = None if system.geometry is None else pixels.new_zeros(1, m + 1, 5, config.height, config.width)
     stays = (torch.zeros_like(pixels), known)  # the references among blank pictures, and what they show elsewhere
-    features, _ = _splat_networks(system, _denoise(system, clean, system.embed(pixels[:, 0]), posed=True), clean)
+    features, _ = _splat_networks(system, _denoise(system, clean, system.embed(pixels), posed=True), clean)
     splat = 14 + config.head.features
     coarse = features.new_zeros(m * h * w, 2 * splat)  # as they are, and as the renderer has them
     renders = features.new_zeros(m, config.head.features + 5, h, w)

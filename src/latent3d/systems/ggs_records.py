@@ -54,6 +54,8 @@ class GGSConfig(Config):
             or down; 1 for none.
         existing_share: share of training batches that see some of the J views as a scene which is there already; more
             than 0 trains the splat-conditional variant, for scenes that grow.
+        reference_dropout: share of training batches without references, whose views are all to be generated; more than
+            0 trains a model for classifier-free guidance.
         image_encoder: embeds the first reference as the denoiser's context, frozen; None gives no context, which is
             what training from scratch uses.
         adapt: what is trained of a denoiser that holds a pre-trained prior: ``all`` of it, or only what was ``added``
@@ -87,6 +89,7 @@ class GGSConfig(Config):
     refined: float = 0.5
     unit_jitter: float = 1.0
     existing_share: float = 0.0
+    reference_dropout: float = 0.0
     image_encoder: ImageEncoderConfig | None = None
     adapt: Literal["all", "added"] = "all"
 
@@ -99,6 +102,8 @@ class GGSConfig(Config):
                 f"the image encoder gives {self.image_encoder.embedding} values, and the denoiser reads "
                 f"{prior.context_dim if prior else 'no context'}; make them equal or leave the image encoder out"
             )
+        if not 0 <= self.reference_dropout < 1:
+            raise ValueError(f"reference_dropout is a share from 0 to below 1, not {self.reference_dropout}")
         if self.unit_jitter < 1:
             raise ValueError(f"unit_jitter is a factor of at least 1, not {self.unit_jitter}")
         if self.existing_share and not (self.novel and self.denoiser.condition_channels):
@@ -136,7 +141,7 @@ class SceneContext:
     """What stays the same during sampling, computed once.
 
     Attributes:
-        cameras: (b, m), in the frame of the first reference.
+        cameras: (b, m), in the frame of the first reference, or of the first view where there is none.
         is_reference: (m,).
         latents: clean latents on references, zero on targets, (b, m, c, h, w).
         images: pictures on references, zero on targets, (b, m, 3, H, W).
@@ -149,7 +154,7 @@ class SceneContext:
             picture itself on references. None without reference geometry.
         crossed: the same on references alone, of the other references' splats, (b, k, 5, H, W).
         relative: depth coordinate of references at image resolution, (b, k, 1, H, W). None without reference geometry.
-        tokens: embedding of the first reference, (b, 1, D). None without image encoder.
+        tokens: embedding of the first reference, or zeros, (b, 1, D). None without image encoder.
     """
 
     cameras: Cameras

@@ -5,14 +5,14 @@ Letters: b = scenes, m = views, j = novel views, h/w = latent rows and columns, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent3d.autoencoders.image_vae import edge_loss
 from latent3d.diffusion.parameterization import c_in, c_noise, v_from_z0
@@ -24,6 +24,7 @@ from latent3d.rendering.splats import render_gaussians
 from latent3d.representations.gaussians import Gaussians
 from latent3d.representations.views import Views
 from latent3d.systems.existing_scene import approximate_scene
+from latent3d.systems.ggs_guidance import anchor_of, drops_references, without_references
 
 if TYPE_CHECKING:
     from latent3d.systems.ggs import GGSSystem
@@ -94,9 +95,12 @@ def twin_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> d
 
 
 def _velocity_terms(system: GGSSystem, batch: Views, generator: torch.Generator, posed: bool) -> dict[str, Tensor]:
-    b, m = batch.shape
     weights = system.config.reference_weights if posed else (1.0,)
-    role = choose_references(m, weights, generator) if posed else torch.arange(m) == 0
+    views = batch.shape[1]
+    role = choose_references(views, weights, generator) if posed else torch.arange(views) == 0
+    if drops_references(system, generator):
+        batch, role = without_references(batch, role)
+    b = len(batch)
     clean = encode(system, batch.images)
     sigma = draw_sigma(system, b, generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
@@ -109,7 +113,7 @@ def _velocity_terms(system: GGSSystem, batch: Views, generator: torch.Generator,
         context = system.context_of(batch.images, batch.cameras, role.to(clean.device))
         plucker, tokens, condition = context.plucker, context.tokens, system.condition_of(context)
     else:
-        tokens = system.embed(batch.images[:, 0])
+        tokens = system.embed(batch.images[:, role])
     features = system.denoise(c_in(level) * noisy, clean * (1 - is_target), c_noise(levels), plucker, tokens, condition)
     velocity = system.denoiser.velocity(features).float()
     truth = v_from_z0(noisy, clean, level)
@@ -121,10 +125,15 @@ def scene_terms(system: GGSSystem, batch: Views, generator: torch.Generator) -> 
     """The joint stage: diffusion through the splats, low-resolution renders at all views, latents, depth."""
     config = system.config
     views, novel = split(batch, config.novel)
+    role = choose_references(views.shape[1], config.reference_weights, generator)
+    dropped = drops_references(system, generator)
+    if dropped:
+        batch, role = without_references(batch, role)
+        views, novel = split(batch, config.novel)
+    role = role.to(batch.images.device)
     b, m = views.shape
-    role = choose_references(m, config.reference_weights, generator).to(batch.images.device)
     with torch.no_grad():
-        existing = existing_splats(system, novel, generator)
+        existing = None if dropped else existing_splats(system, novel, generator)
         context = system.context_of(views.images, views.cameras, role, existing)
         clean = encode(system, batch.images)
     h, w = clean.shape[-2:]
@@ -251,7 +260,7 @@ def encode(system: GGSSystem, images: Tensor) -> Tensor:
 
 def anchored(views: Views, cameras: Cameras, role: Tensor) -> Cameras:
     """Cameras (b, j) moved to the frame of the first reference, as `GGSSystem.context_of` moves the views'."""
-    first = int(role.nonzero()[0, 0])
+    first = anchor_of(role)
     return cameras.relative_to(views.cameras.c2w[:, first : first + 1].expand_as(cameras.w2c))
 
 
@@ -274,6 +283,23 @@ def finish_stage(system: GGSSystem, stage: str, batch: Views) -> None:
     """What follows a stage: latents get zero mean and unit variance per channel once the autoencoder is trained."""
     if stage == "vae":
         system.vae.fit_normalization(batch.images.flatten(0, 1))
+
+
+def trainable(system: GGSSystem, stage: str) -> Iterable[tuple[str, nn.Parameter]]:
+    """Parameters that a stage trains; of a prior that is kept, only what was added to it."""
+    prefixes = {
+        "vae": ("vae.",),
+        "geometry": ("geometry.",),
+        "prior": ("denoiser.",),
+        "twin": ("denoiser.",),
+        "scene": ("denoiser.", "epipolar.", "head.", "velocity."),
+        "decoder": ("decoder.", "geometry."),
+    }[stage]
+    prior: Any = system.denoiser
+    for name, parameter in system.named_parameters():
+        kept = system.config.adapt == "added" and name.startswith("denoiser.")
+        if name.startswith(prefixes) and not (kept and not prior.is_added(name.removeprefix("denoiser."))):
+            yield name, parameter
 
 
 TERMS: dict[str, Callable[[GGSSystem, Views, torch.Generator], dict[str, Tensor]]] = {

@@ -23,6 +23,7 @@ from latent3d.representations.origin import Origin
 from latent3d.representations.views import Views
 from latent3d.systems.fusion import contradicted, fuse, in_view, seen_surface
 from latent3d.systems.ggs import GGSOutput, GGSSystem, SamplingStep
+from latent3d.systems.ggs_guidance import Guidance
 from latent3d.systems.origins import origin_of
 
 
@@ -137,6 +138,7 @@ def grow(
     steps: int = 30,
     seed: int = 0,
     bf16: bool = False,
+    guidance: Guidance = 1.0,
     on_step: Callable[[SamplingStep], None] | None = None,
 ) -> Iterator[GrownScene]:
     """Make the chunks that are not done yet, one after the other; yields the scene after each.
@@ -144,10 +146,10 @@ def grow(
     Args:
         scene: from `seed_scene`, or what an interrupted run had reached: the rest then comes out the same.
         chunks: the whole plan.
-        steps, bf16, on_step: see `GGSSystem.sample`. Chunk i is sampled with ``seed`` + i.
+        steps, bf16, guidance, on_step: see `GGSSystem.sample`. Chunk i is sampled with ``seed`` + i.
 
     Raises:
-        ValueError: if the model cannot be conditioned on splats.
+        ValueError: if the model cannot be conditioned on splats, or guided.
     """
     for number in range(scene.done, len(chunks)):
         output, chunk = scene.output, chunks[number]
@@ -156,7 +158,7 @@ def grow(
         known = output.gaussians[in_view(output.gaussians, output.cameras[views])]
         new = system.sample(
             Views(output.images[shown], output.cameras[shown]), output.cameras[asked], steps=steps, seed=seed + number,
-            bf16=bf16, existing=known if len(known) else None, on_step=on_step,
+            bf16=bf16, existing=known if len(known) else None, guidance=guidance, on_step=on_step,
         )  # fmt: skip
         earlier = {view for before in chunks[:number] for view in before.references}
         fresh = torch.tensor([view not in earlier for view in views.tolist()]) & new.is_reference.cpu()

@@ -10,6 +10,7 @@ Letters: b = scenes, m = views, c = latent channels, h/w = latent rows and colum
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from latent3d.diffusion.samplers import sample_euler
 from latent3d.geometry.cameras import Cameras
 from latent3d.representations.views import Views
 from latent3d.systems.ggs import GGSSystem
+from latent3d.systems.ggs_guidance import Guidance, guided
 from latent3d.systems.ggs_records import SceneContext
 
 
@@ -58,7 +60,14 @@ def denoise_twin(
 
 @torch.no_grad()
 def sample_twin(
-    system: GGSSystem, references: Views, targets: Cameras, *, steps: int = 30, seed: int = 0, bf16: bool = False
+    system: GGSSystem,
+    references: Views,
+    targets: Cameras,
+    *,
+    steps: int = 30,
+    seed: int = 0,
+    bf16: bool = False,
+    guidance: Guidance = 1.0,
 ) -> TwinOutput:
     """Generate views from posed references without any scene behind them.
 
@@ -69,9 +78,11 @@ def sample_twin(
         steps: Euler steps.
         seed: of the initial noise, which is that of `GGSSystem.sample` with this seed.
         bf16: run the networks in bfloat16 (autocast).
+        guidance: see `ggs_guidance`.
 
     Raises:
-        ValueError: if there is no reference or no target, or images are not of the model's size.
+        ValueError: if there is no reference or no target, images are not of the model's size, or the model cannot be
+            guided.
     """
     if len(targets) < 1:
         raise ValueError("the model without 3D needs at least one target camera; there is no scene to decode without")
@@ -82,7 +93,8 @@ def sample_twin(
         def denoise(latents: Tensor, levels: Tensor) -> Tensor:
             return denoise_twin(system, latents, levels.amax(-1).clamp_min(system.config.sigma_min), context)
 
-        for step in sample_euler(denoise, z, start.sigmas, frozen=is_reference[None]):
+        led = guided(system, start, guidance, denoise, functools.partial(denoise_twin, system))
+        for step in sample_euler(led, z, start.sigmas, frozen=is_reference[None]):
             z = step.latents
         decoded = system.vae.decode(z[0]).float()
     pictures = torch.where(is_reference[:, None, None, None], context.images[0], decoded)

@@ -108,6 +108,15 @@ def test_wrong_runs_are_refused(tiny_config):
         stage.replace(autocast="fp16")
 
 
+def test_muon_needs_whole_matrices(tiny_config):
+    stages = tuple(stage.replace(optimizer="muon") for stage in tiny_config.stages)
+    assert tiny_config.replace(stages=stages).stages[0].optimizer == "muon"
+    with pytest.raises(ValueError, match=r"muon needs whole matrices.*use ddp"):
+        tiny_config.replace(stages=stages, distributed="fsdp")
+    with pytest.raises(ValueError, match="optimizer is 'adamw' or 'muon'"):
+        tiny_config.stages[0].replace(optimizer="sgd")
+
+
 def test_streams_follow_the_data_configuration(tiny_config, bank):
     stage = tiny_config.stages[0]
     assert len(tiny_config.data.replace(max_clips=4).stream(stage, 0)) == 4

@@ -13,6 +13,7 @@ from torch import nn
 
 from latent3d.training.config import StageConfig
 from latent3d.training.metrics import MetricsLog, read_metrics
+from latent3d.training.muon import orthogonalised
 from latent3d.training.optim import (
     Ema,
     build_optimizer,
@@ -119,6 +120,79 @@ def test_optimizer_state_goes_there_and_back():
     assert all(torch.equal(value, twin_named[name]) for name, value in named.items())
     with pytest.raises(ValueError, match="which this stage does not train"):
         restore_optimizer(twin_optimizer, {}, tensors)
+
+
+def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values():
+    """Against a decomposition in float64, for wide, tall and square matrices of condition 100."""
+    generator = torch.Generator().manual_seed(3)
+    for rows, columns in ((6, 20), (20, 6), (8, 8)):
+        u, _, vh = torch.linalg.svd(
+            torch.randn(rows, columns, generator=generator, dtype=torch.float64), full_matrices=False
+        )
+        values = torch.logspace(-2, 0, len(vh), dtype=torch.float64)
+        found = orthogonalised((u * values) @ vh)
+        inner = u.mT @ found @ vh.mT
+        off = inner - torch.diag(inner.diagonal())
+        assert off.abs().max() < 1e-9
+        assert 0.65 < inner.diagonal().min() <= inner.diagonal().max() < 1.25
+        torch.testing.assert_close(found, (u * inner.diagonal()) @ vh)
+    assert torch.equal(orthogonalised(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_muon_turns_matrices_and_kernels_and_leaves_the_rest_to_adamw():
+    """First step by hand: Nesterov momentum of one gradient is a multiple of it, so the update is the orthogonalised
+    gradient at a root mean square of 0.2; what AdamW keeps moves as AdamW alone moves it."""
+    torch.manual_seed(1)
+    net = nn.ModuleDict({"conv": nn.Conv2d(3, 4, 3), "head": nn.Linear(4, 2)})
+    named = dict(net.named_parameters())
+    config = stage(optimizer="muon", adamw_prefixes=("head",), weight_decay=0.1, learning_rate=0.02)
+    optimizer = build_optimizer(named, config)
+    set_learning_rate(optimizer, 0.02)
+    before = {name: value.detach().clone() for name, value in named.items()}
+    twin = {name: nn.Parameter(value.clone()) for name, value in before.items()}
+    plain = build_optimizer(twin, stage(weight_decay=0.1, learning_rate=0.02))
+    set_learning_rate(plain, 0.02)
+    for name, parameter in named.items():
+        parameter.grad = torch.randn_like(parameter)
+        twin[name].grad = parameter.grad.clone()
+    optimizer.step()
+    plain.step()
+    gradient = named["conv.weight"].grad.flatten(1)
+    update = orthogonalised(gradient) * 0.2 * 27**0.5
+    assert float(update.square().mean().sqrt()) == pytest.approx(0.2, rel=0.25)
+    expected = before["conv.weight"] * (1 - 0.02 * 0.1) - 0.02 * update.view(4, 3, 3, 3)
+    torch.testing.assert_close(named["conv.weight"].detach(), expected)
+    for name in ("conv.bias", "head.weight", "head.bias"):
+        assert torch.equal(named[name], twin[name]), name
+    assert set(optimizer_tensors(optimizer, named)) >= {"conv.weight/momentum", "head.weight/exp_avg"}
+    with pytest.raises(ValueError, match="adamw_prefixes: no parameter trained in stage 's' starts with 'tail'"):
+        parameter_groups(named, stage(optimizer="muon", adamw_prefixes=("tail",)))
+    with pytest.raises(ValueError, match="adamw_prefixes go with 'muon' alone"):
+        stage(adamw_prefixes=("head",))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_optimizer_goes_on_from_its_state(optimizer):
+    """Five steps at once are three and two with the state saved between them."""
+    config = stage(optimizer=optimizer, learning_rate=0.05)
+
+    def steps(net, start, count, tensors=None):
+        named = dict(net.named_parameters())
+        made = build_optimizer(named, config)
+        restore_optimizer(made, named, tensors or {})
+        for number in range(start, start + count):
+            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(number))
+            made.zero_grad()
+            net["other"](net["encoder"](x)).square().sum().backward()
+            made.step()
+        return {name: value.clone() for name, value in optimizer_tensors(made, named).items()}
+
+    whole, parted = network(), network()
+    steps(whole, 0, 5)
+    tensors = steps(parted, 0, 3)
+    steps(parted, 3, 2, tensors)
+    for name, value in whole.named_parameters():
+        assert torch.equal(value, parted.get_parameter(name)), name
 
 
 def test_average_is_the_weighted_sum_of_its_past():

@@ -60,6 +60,8 @@ class StageConfig(Config):
         loss_ramps: by term, (begin, end, initial): its weight is ``initial`` up to step ``begin``, runs linearly to the
             one in ``loss_weights`` and stays there from step ``end`` on; equal steps switch it at once. A term is left
             out while its weight is 0.
+        optimizer: ``adamw``, or ``muon`` for kernels and matrices and AdamW for the rest (`latent3d.training.muon`).
+        adamw_prefixes: kernels and matrices that AdamW keeps under ``muon``, such as a network's first and last layers.
         lr_multipliers: factor of the learning rate by prefix of the parameter name; the longest prefix counts.
         betas_by_prefix: AdamW's betas in place of ``betas``, by prefix in the same way.
         start: what the stage's own parameters start from where an earlier stage trained them: its averaged (``ema``) or
@@ -78,6 +80,8 @@ class StageConfig(Config):
     warmup_steps: int = 100
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     final_factor: float = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    adamw_prefixes: tuple[str, ...] = ()
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -102,6 +106,10 @@ class StageConfig(Config):
             raise ValueError(f"stage '{self.name}' needs steps, batch_size, accumulate and log_every of at least 1")
         if self.schedule not in ("constant", "cosine", "linear"):
             raise ValueError(f"schedule '{self.schedule}' is unknown; choose constant, cosine or linear")
+        if self.optimizer not in ("adamw", "muon") or (self.adamw_prefixes and self.optimizer != "muon"):
+            raise ValueError(
+                f"stage '{self.name}': optimizer is 'adamw' or 'muon', and adamw_prefixes go with 'muon' alone"
+            )
         if self.autocast not in ("bf16", "off") or self.start not in ("ema", "raw"):
             raise ValueError(f"stage '{self.name}': autocast is 'bf16' or 'off', start is 'ema' or 'raw'")
         if self.frozen_dtype not in ("fp32", "bf16") or (self.frozen_dtype == "bf16" and self.autocast != "bf16"):
@@ -242,6 +250,13 @@ class TrainConfig(Config):
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a run needs stages of different names, found: {', '.join(names) or 'none'}")
+        if self.distributed == "fsdp" and (
+            turned := [stage.name for stage in self.stages if stage.optimizer == "muon"]
+        ):
+            raise ValueError(
+                "muon needs whole matrices, which distributed=fsdp does not keep: "
+                f"use ddp, or set {turned[0]}.optimizer=adamw and leave out {turned[0]}.adamw_prefixes"
+            )
 
     def stage_index(self, name: str) -> int:
         """Position of a stage. Raises ValueError with the known names."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latent3d.training.config import StageConfig
 from latent3d.training.distributed import local, share_of
+from latent3d.training.muon import Muon
 
 T = TypeVar("T")
 
@@ -32,28 +33,32 @@ def learning_rate_factor(step: int, stage: StageConfig) -> float:
 
 
 def parameter_groups(named: Mapping[str, nn.Parameter], stage: StageConfig) -> list[dict[str, Any]]:
-    """Groups for AdamW by learning-rate multiplier, betas and decay; vectors and scalars (biases, norms) do not decay.
+    """Groups for `build_optimizer` by learning-rate multiplier, betas, decay and kind of step; vectors and scalars
+    (biases, norms) do not decay.
 
     Raises:
-        ValueError: a prefix in ``lr_multipliers`` or ``betas_by_prefix`` fits no parameter.
+        ValueError: a prefix in ``lr_multipliers``, ``betas_by_prefix`` or ``adamw_prefixes`` fits no parameter.
     """
-    for field in ("lr_multipliers", "betas_by_prefix"):
+    for field in ("lr_multipliers", "betas_by_prefix", "adamw_prefixes"):
         for prefix in getattr(stage, field):
             if not any(name.startswith(prefix) for name in named):
                 raise ValueError(f"{field}: no parameter trained in stage '{stage.name}' starts with '{prefix}'")
-    groups: dict[tuple[float, tuple[float, float], bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, tuple[float, float], bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():
         multiplier = _by_prefix(name, stage.lr_multipliers, 1.0)
         betas = _by_prefix(name, stage.betas_by_prefix, stage.betas)
-        groups.setdefault((multiplier, betas, parameter.ndim > 1), []).append(parameter)
+        matrix = parameter.ndim > 1
+        orthogonal = matrix and stage.optimizer == "muon" and not name.startswith(stage.adamw_prefixes)
+        groups.setdefault((multiplier, betas, matrix, orthogonal), []).append(parameter)
     return [
         {
             "params": parameters,
             "multiplier": multiplier,
             "betas": betas,
-            "weight_decay": stage.weight_decay if decays else 0.0,
+            "weight_decay": stage.weight_decay if matrix else 0.0,
+            "orthogonal": orthogonal,
         }
-        for (multiplier, betas, decays), parameters in groups.items()
+        for (multiplier, betas, matrix, orthogonal), parameters in groups.items()
     ]
 
 
@@ -63,9 +68,10 @@ def _by_prefix(name: str, values: Mapping[str, T], default: T) -> T:
 
 
 def build_optimizer(named: Mapping[str, nn.Parameter], stage: StageConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the groups of `parameter_groups`."""
+    """Fused AdamW, or Muon, over the groups of `parameter_groups`."""
     groups = parameter_groups(named, stage)
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=stage.betas, fused=True)
+    kind = Muon if stage.optimizer == "muon" else torch.optim.AdamW
+    return kind(groups, lr=stage.learning_rate, betas=stage.betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

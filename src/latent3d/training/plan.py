@@ -238,13 +238,24 @@ def plan_stage(
         passes=stage.accumulate // devices,
         weights=weights,
         gradients=math.ceil(4 * count / share),
-        optimizer=math.ceil(8 * count / share),
+        optimizer=math.ceil(optimizer_bytes(trained, stage) / share),
         average=math.ceil(4 * count / share),
         levels=activations,
         level=config.memory,
         exchange=4 * count if devices > 1 else 0,
         tflops=peak * 1e12 * (1.0 if stage.autocast == "bf16" else FP32_SHARE),
         capacity=capacity * 1e9,
+    )
+
+
+def optimizer_bytes(trained: dict[str, Any], stage: StageConfig) -> int:
+    """State of AdamW (two averages), or of Muon where it turns matrices (one)."""
+    from latent3d.training.optim import parameter_groups
+
+    return sum(
+        (4 if group["orthogonal"] else 8) * parameter.numel()
+        for group in parameter_groups(trained, stage)
+        for parameter in group["params"]
     )
 
 

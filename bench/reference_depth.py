@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from latent3d.data.shards import BankStream
-from latent3d.data.view_sampling import ViewSampling
 from latent3d.systems.ggs import GGSConfig, GGSSystem
 from latent3d.weights import find_shipped, load_module
 
@@ -55,7 +54,7 @@ def main() -> None:
     folder = Path(options.weights) if Path(options.weights).is_dir() else find_shipped(options.weights)
     system, _ = load_module(folder, GGSConfig)
     system.eval()
-    stream = BankStream(options.bank, 1, ViewSampling(views=8))
+    stream = BankStream(options.bank, 1)
     print("| references | ln depth error | AbsRel | agreed | error there | error of the mean there |")
     print("|---|---|---|---|---|---|")
     for count in (1, 2):

@@ -33,6 +33,8 @@ from latent3d.training.config import DataConfig, StageConfig, TrainConfig
 ROOM_DEPTHS = DepthRange(near=0.3, far=60.0, spacing="log")
 CONDITION_CHANNELS = 5 * 4 * 4
 """Carried colour, alpha and depth at stride 2, folded to stride 8."""
+GEOMETRY_ENDS = tuple(f"geometry.{layer}." for layer in ("stem.0", "to_logits", "to_fine_logits", "refine"))
+"""First and last layers of the reference geometry, which Muon leaves to AdamW."""
 
 
 def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
@@ -70,7 +72,7 @@ def ggs_rooms(denoiser: str = "transformer") -> TrainConfig:
 def ggs_stages() -> tuple[StageConfig, ...]:
     """The stages of `ggs_rooms` in order, with the budgets of a full run; what shipped weights had is in their card."""
     frames = ViewSampling(mode="frames", views=1, mirror=0.5)
-    pairs = ViewSampling(mode="frames", views=3, mirror=0.5, recolor=0.6, zoom=1.4)
+    pairs = ViewSampling(mode="frames", views=3, mirror=0.5, recolor=0.4, zoom=1.2)
     video = ViewSampling(mode="path", views=8, reverse=0.5, mirror=0.5)
     novel = ViewSampling(mode="path", views=8, novel=2, reverse=0.5, mirror=0.5, recolor=0.4)
     return (
@@ -79,8 +81,9 @@ def ggs_stages() -> tuple[StageConfig, ...]:
             loss_weights={"l1": 1.0, "edge": 0.5, "kl": 1e-4},
         ),
         StageConfig(
-            name="geometry", steps=2500, batch_size=24, learning_rate=6e-4, autocast="bf16", sampling=pairs,
-            loss_weights={"depth": 0.5, "relative": 0.5, "coarse": 0.5, "edges": 0.5, "spread": 0.02},
+            name="geometry", steps=10000, batch_size=32, learning_rate=8e-4, autocast="bf16", sampling=pairs,
+            optimizer="muon", adamw_prefixes=GEOMETRY_ENDS,
+            loss_weights={"relative": 0.8, "depth": 0.35, "coarse": 0.4, "edges": 0.5, "spread": 0.02},
         ),
         StageConfig(
             name="prior", steps=1500, batch_size=8, learning_rate=5e-4, autocast="bf16", sampling=video,

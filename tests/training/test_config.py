@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latent3d.training.config import DataConfig, StageConfig, System, TrainConfig, apply_overrides
+from latent3d.training.engine import _check_optimizers, train
 
 
 def changed(config, *texts):
@@ -108,12 +109,18 @@ def test_wrong_runs_are_refused(tiny_config):
         stage.replace(autocast="fp16")
 
 
-def test_muon_needs_whole_matrices(tiny_config):
-    stages = tuple(stage.replace(optimizer="muon") for stage in tiny_config.stages)
-    assert tiny_config.replace(stages=stages).stages[0].optimizer == "muon"
-    with pytest.raises(ValueError, match=r"muon needs whole matrices.*use ddp"):
-        tiny_config.replace(stages=stages, distributed="fsdp")
-    with pytest.raises(ValueError, match="optimizer is 'adamw' or 'muon'"):
+def test_muon_needs_whole_matrices(tiny_config, tmp_path):
+    """FSDP2 refuses it before anything is written, for stages that are to run, and the remedy it names is enough."""
+    stages = tuple(stage.replace(optimizer="muon", adamw_prefixes=("x",)) for stage in tiny_config.stages)
+    shared = tiny_config.replace(stages=stages, distributed="fsdp")
+    name = stages[0].name
+    with pytest.raises(ValueError, match=rf"muon needs whole matrices.*use ddp, or set {name}\.optimizer=adamw"):
+        train(shared, tmp_path / "run", stage=name, progress=False)
+    assert not (tmp_path / "run").exists()
+    mended = apply_overrides(shared, [f"{name}.optimizer=adamw"])
+    assert mended.stages[0].optimizer == "adamw"
+    _check_optimizers(mended, [0])
+    with pytest.raises(ValueError, match="optimizer is 'adamw' or 'muon', found 'sgd'"):
         tiny_config.stages[0].replace(optimizer="sgd")
 
 

@@ -61,7 +61,8 @@ class StageConfig(Config):
             one in ``loss_weights`` and stays there from step ``end`` on; equal steps switch it at once. A term is left
             out while its weight is 0.
         optimizer: ``adamw``, or ``muon`` for kernels and matrices and AdamW for the rest (`latent3d.training.muon`).
-        adamw_prefixes: kernels and matrices that AdamW keeps under ``muon``, such as a network's first and last layers.
+        adamw_prefixes: kernels and matrices that AdamW keeps under ``muon``, such as a network's first and last layers;
+            without effect under ``adamw``.
         lr_multipliers: factor of the learning rate by prefix of the parameter name; the longest prefix counts.
         betas_by_prefix: AdamW's betas in place of ``betas``, by prefix in the same way.
         start: what the stage's own parameters start from where an earlier stage trained them: its averaged (``ema``) or
@@ -106,10 +107,8 @@ class StageConfig(Config):
             raise ValueError(f"stage '{self.name}' needs steps, batch_size, accumulate and log_every of at least 1")
         if self.schedule not in ("constant", "cosine", "linear"):
             raise ValueError(f"schedule '{self.schedule}' is unknown; choose constant, cosine or linear")
-        if self.optimizer not in ("adamw", "muon") or (self.adamw_prefixes and self.optimizer != "muon"):
-            raise ValueError(
-                f"stage '{self.name}': optimizer is 'adamw' or 'muon', and adamw_prefixes go with 'muon' alone"
-            )
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"stage '{self.name}': optimizer is 'adamw' or 'muon', found '{self.optimizer}'")
         if self.autocast not in ("bf16", "off") or self.start not in ("ema", "raw"):
             raise ValueError(f"stage '{self.name}': autocast is 'bf16' or 'off', start is 'ema' or 'raw'")
         if self.frozen_dtype not in ("fp32", "bf16") or (self.frozen_dtype == "bf16" and self.autocast != "bf16"):
@@ -250,13 +249,6 @@ class TrainConfig(Config):
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a run needs stages of different names, found: {', '.join(names) or 'none'}")
-        if self.distributed == "fsdp" and (
-            turned := [stage.name for stage in self.stages if stage.optimizer == "muon"]
-        ):
-            raise ValueError(
-                "muon needs whole matrices, which distributed=fsdp does not keep: "
-                f"use ddp, or set {turned[0]}.optimizer=adamw and leave out {turned[0]}.adamw_prefixes"
-            )
 
     def stage_index(self, name: str) -> int:
         """Position of a stage. Raises ValueError with the known names."""

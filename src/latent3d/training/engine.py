@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def train(
     out, report = Path(out), Reporter(progress and ranks.main)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     wanted = range(len(config.stages)) if stage is None else [config.stage_index(stage)]
+    _check_optimizers(config, wanted)
     checkpoints = list_checkpoints(out / "checkpoints")
     if checkpoints and not resume:
         raise ValueError(f"{out} holds a run already; choose another folder or let it resume")
@@ -189,6 +190,16 @@ def _load_stage_end(run: RunState, index: int) -> None:
         name = run.config.stages[index].name
         raise ValueError(f"stage '{name}' has not reached its end in {run.out}; train it first")
     load_into(run.model, load_tensors(folder, "averaged"), f"the weights in {folder}")
+
+
+def _check_optimizers(config: TrainConfig, wanted: Iterable[int]) -> None:
+    """Raise ValueError for a stage that FSDP2 cannot train."""
+    turned = [config.stages[index].name for index in wanted if config.stages[index].optimizer == "muon"]
+    if config.distributed == "fsdp" and turned:
+        raise ValueError(
+            "muon needs whole matrices, which distributed=fsdp does not keep: "
+            f"use ddp, or set {' '.join(f'{name}.optimizer=adamw' for name in turned)}"
+        )
 
 
 def _check_system(config: TrainConfig, out: Path) -> None:
